@@ -1,0 +1,23 @@
+# Two commands for people in a hurry; configure, ninja and meson do the work.
+
+BUILD ?= build
+
+.PHONY: all demo check install clean
+
+all: $(BUILD)/build.ninja
+	@ninja -C $(BUILD)
+
+$(BUILD)/build.ninja:
+	@mkdir -p $(BUILD) && cd $(BUILD) && $(CURDIR)/configure
+
+demo: all
+	@scripts/demo $(BUILD)
+
+check: all
+	@scripts/check $(BUILD)
+
+install: all
+	@ninja -C $(BUILD) install
+
+clean:
+	rm -rf $(BUILD)

@@ -1,0 +1,28 @@
+# Shared by the shell scripts of this directory: where things live, and how
+# messages look.
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cache=${EGM_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/acpi-egm-memory}
+
+say()  { printf '== %s\n' "$*"; }
+warn() { printf 'warning: %s\n' "$*" >&2; }
+
+# die MESSAGE [HINT...]: one line that says what is wrong, the rest what to do.
+die() {
+    printf 'error: %s\n' "$1" >&2
+    shift
+    [ $# -eq 0 ] || printf '       %s\n' "$@" >&2
+    exit 1
+}
+
+# need_space DIR MIB WHAT: fail before a half-written tree fills the disk.
+need_space() {
+    local free
+    mkdir -p "$1" || die "cannot create $1"
+    free=$(df -Pm "$1" | awk 'NR == 2 { print $4 }')
+    [ "$free" -ge "$2" ] ||
+        die "$3 needs $2 MiB in $1, only $free MiB are free" \
+            "free some space and run the same command again; it continues where it stopped"
+}
