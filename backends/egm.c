@@ -1,0 +1,88 @@
+/*
+ * Extended GPU Memory (EGM): the host side
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/error-report.h"
+#include "system/egm.h"
+
+/* Properties that would make guest RAM something else than the region itself */
+static bool egm_check_linear(Object *backend, Error **errp)
+{
+    ERRP_GUARD();
+    const char *id = object_get_canonical_path_component(backend);
+    uint64_t offset;
+
+    if (!object_property_get_bool(backend, "share", &error_abort)) {
+        error_setg(errp, "memory backend '%s' has share=off: the guest would "
+                   "run on a private copy that no GPU can reach", id);
+        error_append_hint(errp, "Use share=on.\n");
+        return false;
+    }
+    if (object_property_get_bool(backend, "readonly", &error_abort)) {
+        error_setg(errp, "memory backend '%s' has readonly=on: guest RAM must "
+                   "be writable", id);
+        error_append_hint(errp, "Remove readonly=on and rom=on.\n");
+        return false;
+    }
+    offset = object_property_get_uint(backend, "offset", &error_abort);
+    if (offset) {
+        error_setg(errp, "memory backend '%s' has offset=%" PRIu64 ": a GPU "
+                   "counts from the start of the EGM region", id, offset);
+        error_append_hint(errp, "Use offset=0.\n");
+        return false;
+    }
+    return true;
+}
+
+/* A file directly in /dev stands where a device node should be */
+static bool egm_is_in_dev(const char *mem_path)
+{
+    g_autofree char *real = realpath(mem_path, NULL);
+    g_autofree char *dir = g_path_get_dirname(real ?: mem_path);
+
+    return g_str_equal(dir, "/dev");
+}
+
+bool egm_backend_check(HostMemoryBackend *backend, Error **errp)
+{
+    ERRP_GUARD();
+    Object *obj = OBJECT(backend);
+    const char *id = object_get_canonical_path_component(obj);
+    g_autofree char *mem_path = NULL;
+    struct stat st;
+
+    if (!object_dynamic_cast(obj, TYPE_MEMORY_BACKEND_FILE)) {
+        error_setg(errp, "memory backend '%s' is a %s, not a %s", id,
+                   object_get_typename(obj), TYPE_MEMORY_BACKEND_FILE);
+        error_append_hint(errp, "Use -object %s,id=%s,mem-path=/dev/egmX,"
+                          "share=on,size=...\n", TYPE_MEMORY_BACKEND_FILE, id);
+        return false;
+    }
+    if (!egm_check_linear(obj, errp)) {
+        return false;
+    }
+
+    mem_path = object_property_get_str(obj, "mem-path", &error_abort);
+    if (fstat(memory_region_get_fd(&backend->mr), &st) < 0) {
+        error_setg_errno(errp, errno, "memory backend '%s': cannot inspect "
+                         "mem-path=%s", id, mem_path);
+        return false;
+    }
+    if (S_ISREG(st.st_mode)) {
+        if (egm_is_in_dev(mem_path)) {
+            error_setg(errp, "memory backend '%s': mem-path=%s is a regular "
+                       "file where a device should be", id, mem_path);
+            error_append_hint(errp, "Remove the file, and load the nvgrace-egm "
+                              "driver, which creates the device.\n");
+            return false;
+        }
+        warn_report("memory backend '%s': mem-path=%s is a regular file, not "
+                    "an EGM device; good for tests, but no GPU can reach it",
+                    id, mem_path);
+    }
+    return true;
+}

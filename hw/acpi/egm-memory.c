@@ -1,0 +1,488 @@
+/*
+ * acpi-egm-memory: tell the guest which RAM is Extended GPU Memory (EGM)
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The guest's GPU driver reads base, size and proximity domain of its EGM from
+ * the _DSD of the GPU's ACPI companion. Linux takes as companion the ACPI
+ * Device that is reached from the host bridge by the same chain of device and
+ * function numbers as the GPU, hence the Devices for the bridges.
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qapi/visitor.h"
+#include "qemu/error-report.h"
+#include "qom/object_interfaces.h"
+#include "hw/acpi/egm-memory.h"
+#include "hw/acpi/pci.h"
+#include "hw/pci/pci_bridge.h"
+#include "hw/pci/pci_bus.h"
+#include "hw/qdev-core.h"
+#include "system/egm.h"
+#include "system/numa.h"
+#include "trace.h"
+
+OBJECT_DECLARE_SIMPLE_TYPE(AcpiEgmMemory, ACPI_EGM_MEMORY)
+
+struct AcpiEgmMemory {
+    /* private */
+    Object parent;
+    bool complete;
+
+    /*
+     * Settled by acpi_egm_memory_resolve(). @path leads to the PCI function: the
+     * number of the root bus, which is fixed by configuration, then a devfn per
+     * bus. The numbers of other buses are the firmware's choice and not used.
+     * @devices are the function and the bridges above it, with a reference each.
+     */
+    GByteArray *path;
+    uint64_t base;
+    uint64_t size;
+    GPtrArray *devices;
+    Error *unplug_blocker;
+
+    /* public */
+    char *pci_dev;
+    uint32_t node;
+};
+
+OBJECT_DEFINE_SIMPLE_TYPE_WITH_INTERFACES(AcpiEgmMemory, acpi_egm_memory,
+                                          ACPI_EGM_MEMORY, OBJECT,
+                                          { TYPE_USER_CREATABLE },
+                                          { NULL })
+
+static const char *egm_id(const AcpiEgmMemory *egm)
+{
+    return object_get_canonical_path_component(OBJECT(egm));
+}
+
+/* The objects, sorted by @compare so that nothing depends on QOM's hashing */
+
+static int egm_collect_one(Object *obj, void *opaque)
+{
+    if (object_dynamic_cast(obj, TYPE_ACPI_EGM_MEMORY)) {
+        g_ptr_array_add(opaque, obj);
+    }
+    return 0;
+}
+
+static GPtrArray *egm_collect(GCompareFunc compare)
+{
+    GPtrArray *objects = g_ptr_array_new();
+
+    object_child_foreach(object_get_objects_root(), egm_collect_one, objects);
+    g_ptr_array_sort(objects, compare);
+    return objects;
+}
+
+static int egm_compare_id(gconstpointer a, gconstpointer b)
+{
+    const AcpiEgmMemory *const *x = a, *const *y = b;
+
+    return strcmp(egm_id(*x), egm_id(*y));
+}
+
+static int egm_compare_path(gconstpointer a, gconstpointer b)
+{
+    const GByteArray *x = (*(const AcpiEgmMemory *const *)a)->path;
+    const GByteArray *y = (*(const AcpiEgmMemory *const *)b)->path;
+    int order = memcmp(x->data, y->data, MIN(x->len, y->len));
+
+    return order ?: (int)x->len - (int)y->len;
+}
+
+/* Checks */
+
+static PCIDevice *egm_find_pci_dev(const char *name, Error **errp)
+{
+    ERRP_GUARD();
+    Object *obj = NULL;
+    bool ambiguous = false;
+
+    /* An id is unique, whatever else in the QOM tree has the same name. */
+    if (*name) {
+        obj = object_resolve_path_component(machine_get_container("peripheral"),
+                                            name);
+        obj = obj ?: object_resolve_path_type(name, TYPE_PCI_DEVICE, &ambiguous);
+        obj = obj ?: object_resolve_path(name, NULL);
+    }
+
+    if (ambiguous) {
+        error_setg(errp, "pci-dev=%s is ambiguous: it is the path of several "
+                   "PCI devices", name);
+        error_append_hint(errp, "Use the id of the device, or its full QOM "
+                          "path.\n");
+        return NULL;
+    }
+    if (!obj) {
+        error_setg(errp, "pci-dev=%s: there is no such device", name);
+        error_append_hint(errp, "Use the id of a PCI device that the machine "
+                          "starts with.\n");
+        return NULL;
+    }
+    if (!object_dynamic_cast(obj, TYPE_PCI_DEVICE)) {
+        error_setg(errp, "pci-dev=%s is a %s, not a PCI device", name,
+                   object_get_typename(obj));
+        return NULL;
+    }
+    if (object_dynamic_cast(obj, TYPE_PCI_BRIDGE)) {
+        error_setg(errp, "pci-dev=%s is a PCI bridge (%s), not a GPU", name,
+                   object_get_typename(obj));
+        error_append_hint(errp, "Use the id of the device behind it.\n");
+        return NULL;
+    }
+    return PCI_DEVICE(obj);
+}
+
+static bool egm_check_node(const AcpiEgmMemory *egm, MachineState *ms,
+                           Error **errp)
+{
+    ERRP_GUARD();
+    const NumaState *numa = ms->numa_state;
+    const NodeInfo *info = &numa->nodes[egm->node];
+
+    if (egm->node >= numa->num_nodes) {
+        error_setg(errp, "node=%u: there is no such NUMA node", egm->node);
+        error_append_hint(errp, "Use -numa node,nodeid=%u,memdev=...\n",
+                          egm->node);
+        return false;
+    }
+    if (!info->node_mem) {
+        error_setg(errp, "node=%u: NUMA node %u has no memory", egm->node,
+                   egm->node);
+        error_append_hint(errp, "Name the node whose memdev is the EGM region, "
+                          "not one for the GPU's own memory.\n");
+        return false;
+    }
+    if (!info->node_memdev) {
+        error_setg(errp, "node=%u: the memory of NUMA node %u has no memdev",
+                   egm->node, egm->node);
+        error_append_hint(errp, "Use -numa node,nodeid=%u,memdev=... with a "
+                          "%s.\n", egm->node, TYPE_MEMORY_BACKEND_FILE);
+        return false;
+    }
+    return true;
+}
+
+static void egm_hold(AcpiEgmMemory *egm, PCIDevice *pdev)
+{
+    g_ptr_array_add(egm->devices, object_ref(pdev));
+    qdev_add_unplug_blocker(DEVICE(pdev), egm->unplug_blocker);
+}
+
+/* Walk up to the root bus; the only place that looks at the PCI tree. */
+static void egm_settle_path(AcpiEgmMemory *egm, PCIDevice *pdev)
+{
+    PCIBus *bus = pci_get_bus(pdev);
+    uint8_t step;
+
+    error_setg(&egm->unplug_blocker, "Device is in use by %s '%s': the guest's "
+               "ACPI tables describe it", TYPE_ACPI_EGM_MEMORY, egm_id(egm));
+    egm->devices = g_ptr_array_new();
+    egm->path = g_byte_array_new();
+
+    while (true) {
+        egm_hold(egm, pdev);
+        step = pdev->devfn;
+        g_byte_array_prepend(egm->path, &step, 1);
+        if (pci_bus_is_root(bus)) {
+            break;
+        }
+        pdev = pci_bridge_get_device(bus);
+        bus = pci_get_bus(pdev);
+    }
+    step = pci_bus_num(bus);
+    g_byte_array_prepend(egm->path, &step, 1);
+}
+
+/*
+ * @pci_devs: the devices of the objects before this one
+ * @backends: the memory backends already checked
+ */
+static bool egm_resolve_one(AcpiEgmMemory *egm, MachineState *ms,
+                            hwaddr ram_base, GHashTable *pci_devs,
+                            GHashTable *backends, Error **errp)
+{
+    ERRP_GUARD();
+    HostMemoryBackend *backend;
+    AcpiEgmMemory *other;
+    PCIDevice *pdev;
+
+    if (!egm_check_node(egm, ms, errp)) {
+        return false;
+    }
+    backend = ms->numa_state->nodes[egm->node].node_memdev;
+    if (!g_hash_table_contains(backends, backend)) {
+        if (!egm_backend_check(backend, errp)) {
+            error_prepend(errp, "node=%u: ", egm->node);
+            return false;
+        }
+        g_hash_table_add(backends, backend);
+    }
+
+    pdev = egm_find_pci_dev(egm->pci_dev, errp);
+    if (!pdev) {
+        return false;
+    }
+    other = g_hash_table_lookup(pci_devs, pdev);
+    if (other) {
+        error_setg(errp, "pci-dev=%s already belongs to %s '%s'", egm->pci_dev,
+                   TYPE_ACPI_EGM_MEMORY, egm_id(other));
+        error_append_hint(errp, "A GPU has one EGM region; use one object for "
+                          "each GPU.\n");
+        return false;
+    }
+    g_hash_table_insert(pci_devs, pdev, egm);
+
+    if (acpi_generic_initiator_names(egm->node, pdev)) {
+        error_setg(errp, "node=%u: an acpi-generic-initiator ties NUMA node %u "
+                   "to pci-dev=%s", egm->node, egm->node, egm->pci_dev);
+        error_append_hint(errp, "The guest would take its RAM for memory of the "
+                          "GPU. Use nodes without memory for "
+                          "acpi-generic-initiator.\n");
+        return false;
+    }
+    if (pdev->devfn) {
+        warn_report("%s '%s': pci-dev=%s is device %d function %d of its bus; "
+                    "the guest's driver finds a GPU's own memory nodes only at "
+                    "device 0 function 0", TYPE_ACPI_EGM_MEMORY, egm_id(egm),
+                    egm->pci_dev, PCI_SLOT(pdev->devfn), PCI_FUNC(pdev->devfn));
+    }
+
+    egm_settle_path(egm, pdev);
+    numa_node_range(ms, egm->node, ram_base, &egm->base, &egm->size);
+    trace_acpi_egm_memory_resolve(egm_id(egm), egm->pci_dev, egm->node,
+                                  egm->base, egm->size);
+    return true;
+}
+
+bool acpi_egm_memory_resolve(MachineState *ms, hwaddr ram_base, bool acpi,
+                             Error **errp)
+{
+    ERRP_GUARD();
+    g_autoptr(GPtrArray) objects = egm_collect(egm_compare_id);
+    g_autoptr(GHashTable) pci_devs = g_hash_table_new(NULL, NULL);
+    g_autoptr(GHashTable) backends = g_hash_table_new(NULL, NULL);
+
+    for (unsigned i = 0; i < objects->len; i++) {
+        AcpiEgmMemory *egm = g_ptr_array_index(objects, i);
+        bool ok = acpi;
+
+        if (!acpi) {
+            error_setg(errp, "machine option acpi=off: the guest is told about "
+                       "EGM by ACPI tables");
+            error_append_hint(errp, "Use -machine acpi=on.\n");
+        } else {
+            ok = egm_resolve_one(egm, ms, ram_base, pci_devs, backends, errp);
+        }
+        if (!ok) {
+            error_prepend(errp, "%s '%s': ", TYPE_ACPI_EGM_MEMORY, egm_id(egm));
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Tables */
+
+static Aml *egm_property(const char *name, uint64_t value)
+{
+    Aml *pkg = aml_package(2);
+
+    aml_append(pkg, aml_string("%s", name));
+    aml_append(pkg, aml_int(value));
+    return pkg;
+}
+
+/* ACPI 6.5, 6.2.5 _DSD; UUID and format: _DSD Device Properties, 2.1 and 2.3 */
+static Aml *egm_dsd(const AcpiEgmMemory *egm)
+{
+    Aml *dsd = aml_package(2);
+    Aml *properties = aml_package(3);
+
+    aml_append(properties, egm_property("nvidia,egm-base-pa", egm->base));
+    aml_append(properties, egm_property("nvidia,egm-size", egm->size));
+    aml_append(properties, egm_property("nvidia,egm-pxm", egm->node));
+
+    aml_append(dsd, aml_touuid("DAFFD814-6EBA-4D8C-8A91-BC9BBF4AA301"));
+    aml_append(dsd, properties);
+    return aml_name_decl("_DSD", dsd);
+}
+
+/*
+ * @objects from index @begin up to @end, sorted by path, share the first @depth
+ * steps of their paths. Append a Device for each different next step.
+ */
+static void egm_append_devices(Aml *parent, GPtrArray *objects, unsigned begin,
+                               unsigned end, unsigned depth)
+{
+    while (begin < end) {
+        const AcpiEgmMemory *egm = g_ptr_array_index(objects, begin);
+        uint8_t devfn = egm->path->data[depth];
+        Aml *dev = aml_device("S%.02X", devfn);
+        unsigned next = begin + 1;
+
+        while (next < end &&
+               ((AcpiEgmMemory *)g_ptr_array_index(objects, next))
+                   ->path->data[depth] == devfn) {
+            next++;
+        }
+
+        /* ACPI 6.5, 6.1.1 _ADR, Table 6.2: PCI device in the high word */
+        aml_append(dev, aml_name_decl("_ADR", aml_int(PCI_SLOT(devfn) << 16 |
+                                                      PCI_FUNC(devfn))));
+        if (egm->path->len == depth + 1) {
+            aml_append(dev, egm_dsd(egm));
+            begin++;
+        }
+        egm_append_devices(dev, objects, begin, next, depth + 1);
+        aml_append(parent, dev);
+        begin = next;
+    }
+}
+
+void acpi_egm_memory_build_dsdt(Aml *scope)
+{
+    g_autoptr(GPtrArray) objects = egm_collect(egm_compare_path);
+    unsigned begin, next;
+
+    for (begin = 0; begin < objects->len; begin = next) {
+        const AcpiEgmMemory *egm = g_ptr_array_index(objects, begin);
+        uint8_t root = egm->path->data[0];
+        Aml *bridge = root ? aml_scope("PC%.02X", root) : aml_scope("PCI0");
+
+        next = begin + 1;
+        while (next < objects->len &&
+               ((AcpiEgmMemory *)g_ptr_array_index(objects, next))
+                   ->path->data[0] == root) {
+            next++;
+        }
+        egm_append_devices(bridge, objects, begin, next, 1);
+        aml_append(scope, bridge);
+    }
+    trace_acpi_egm_memory_build_dsdt(objects->len);
+}
+
+/* The QOM object */
+
+static void acpi_egm_memory_complete(UserCreatable *uc, Error **errp)
+{
+    ERRP_GUARD();
+    AcpiEgmMemory *egm = ACPI_EGM_MEMORY(uc);
+    MachineClass *mc = MACHINE_GET_CLASS(qdev_get_machine());
+
+    if (!mc->acpi_egm_memory_supported) {
+        error_setg(errp, "%s is not supported by machine '%s'",
+                   TYPE_ACPI_EGM_MEMORY, mc->name);
+        error_append_hint(errp, "Use -machine virt.\n");
+        return;
+    }
+    if (phase_check(PHASE_MACHINE_INITIALIZED)) {
+        error_setg(errp, "%s must be created before the machine: ACPI tables "
+                   "describe hardware that is present at boot",
+                   TYPE_ACPI_EGM_MEMORY);
+        error_append_hint(errp, "Use -object on the command line, or start with "
+                          "--preconfig.\n");
+        return;
+    }
+    if (!egm->pci_dev) {
+        error_setg(errp, "property 'pci-dev' of %s is not set",
+                   TYPE_ACPI_EGM_MEMORY);
+        return;
+    }
+    if (egm->node >= MAX_NODES) {
+        error_setg(errp, "property 'node' of %s must be set to a NUMA node, "
+                   "0 to %d", TYPE_ACPI_EGM_MEMORY, MAX_NODES - 1);
+        return;
+    }
+    egm->complete = true;
+}
+
+static bool acpi_egm_memory_can_be_deleted(UserCreatable *uc)
+{
+    return !phase_check(PHASE_MACHINE_INITIALIZED);
+}
+
+static bool egm_check_settable(AcpiEgmMemory *egm, const char *name,
+                               Error **errp)
+{
+    if (egm->complete) {
+        error_setg(errp, "property '%s' of %s '%s' cannot be changed", name,
+                   TYPE_ACPI_EGM_MEMORY, egm_id(egm));
+        return false;
+    }
+    return true;
+}
+
+static char *acpi_egm_memory_get_pci_dev(Object *obj, Error **errp)
+{
+    return g_strdup(ACPI_EGM_MEMORY(obj)->pci_dev);
+}
+
+static void acpi_egm_memory_set_pci_dev(Object *obj, const char *value,
+                                        Error **errp)
+{
+    AcpiEgmMemory *egm = ACPI_EGM_MEMORY(obj);
+
+    if (egm_check_settable(egm, "pci-dev", errp)) {
+        g_free(egm->pci_dev);
+        egm->pci_dev = g_strdup(value);
+    }
+}
+
+static void acpi_egm_memory_get_node(Object *obj, Visitor *v, const char *name,
+                                     void *opaque, Error **errp)
+{
+    visit_type_uint32(v, name, &ACPI_EGM_MEMORY(obj)->node, errp);
+}
+
+static void acpi_egm_memory_set_node(Object *obj, Visitor *v, const char *name,
+                                     void *opaque, Error **errp)
+{
+    AcpiEgmMemory *egm = ACPI_EGM_MEMORY(obj);
+    uint32_t node;
+
+    if (visit_type_uint32(v, name, &node, errp) &&
+        egm_check_settable(egm, name, errp)) {
+        egm->node = node;
+    }
+}
+
+static void acpi_egm_memory_init(Object *obj)
+{
+    ACPI_EGM_MEMORY(obj)->node = MAX_NODES;
+}
+
+static void acpi_egm_memory_finalize(Object *obj)
+{
+    AcpiEgmMemory *egm = ACPI_EGM_MEMORY(obj);
+
+    for (unsigned i = 0; egm->devices && i < egm->devices->len; i++) {
+        DeviceState *dev = g_ptr_array_index(egm->devices, i);
+
+        qdev_del_unplug_blocker(dev, egm->unplug_blocker);
+        object_unref(dev);
+    }
+    g_clear_pointer(&egm->devices, g_ptr_array_unref);
+    g_clear_pointer(&egm->path, g_byte_array_unref);
+    error_free(egm->unplug_blocker);
+    g_free(egm->pci_dev);
+}
+
+static void acpi_egm_memory_class_init(ObjectClass *oc, void *data)
+{
+    UserCreatableClass *ucc = USER_CREATABLE_CLASS(oc);
+
+    ucc->complete = acpi_egm_memory_complete;
+    ucc->can_be_deleted = acpi_egm_memory_can_be_deleted;
+
+    object_class_property_add_str(oc, "pci-dev", acpi_egm_memory_get_pci_dev,
+                                  acpi_egm_memory_set_pci_dev);
+    object_class_property_set_description(oc, "pci-dev",
+        "id or QOM path of the PCI device (GPU) that the EGM belongs to");
+    object_class_property_add(oc, "node", "uint32", acpi_egm_memory_get_node,
+                              acpi_egm_memory_set_node, NULL, NULL);
+    object_class_property_set_description(oc, "node",
+        "guest NUMA node whose RAM is the EGM region");
+}
