@@ -1,0 +1,539 @@
+/*
+ * acpi-egm-memory: what users may write, and what they are told otherwise
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The tables that come out are the subject of acpi-egm-memory-tables-test.c.
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/units.h"
+#include <glib/gstdio.h>
+#include "libqtest.h"
+#include "qobject/qdict.h"
+#include "qobject/qlist.h"
+#include "qobject/qstring.h"
+
+/* "$D" in command lines stands for a directory of this test's own */
+static char *tmp_dir;
+
+#define M0 "-object memory-backend-file,id=m0,mem-path=$D/m0,size=128M,share=on "
+#define NODE0 "-m 128M -numa node,nodeid=0,memdev=m0 "
+#define GPU "-device pcie-root-port,id=rp1,bus=pcie.0,addr=2,chassis=1 " \
+            "-device pci-testdev,id=dev0,bus=rp1 "
+#define EGM "-object acpi-egm-memory,id=egm0,pci-dev=dev0,node=0 "
+#define ANON "-device pci-testdev "
+#define GOOD M0 NODE0 GPU EGM
+#define EGM0 "acpi-egm-memory 'egm0': "
+
+static char *expand(const char *args)
+{
+    g_auto(GStrv) parts = g_strsplit(args, "$D", -1);
+
+    return g_strjoinv(tmp_dir, parts);
+}
+
+/*
+ * Start QEMU and end it by "quit" on its monitor, if it gets that far.
+ * Returns the exit status; *text is what it wrote to stderr.
+ */
+static int run(const char *machine, const char *args, char **text)
+{
+    g_autofree char *expanded = expand(args);
+    g_autofree char *line = g_strdup_printf(
+        "echo quit | exec %s -machine %s -accel qtest -display none -nodefaults"
+        " -monitor stdio %s", g_getenv("QTEST_QEMU_BINARY"), machine, expanded);
+    const char *argv[] = { "/bin/sh", "-c", line, NULL };
+    g_autofree char *out = NULL;
+    int status;
+
+    g_assert_true(g_spawn_sync(NULL, (char **)argv, NULL, 0, NULL, NULL, &out,
+                               text, &status, NULL));
+    g_assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+typedef struct {
+    const char *name;
+    const char *machine;    /* NULL: virt */
+    const char *args;
+    const char *message;    /* NULL: starts without a word about EGM */
+    bool starts;            /* the message is a warning */
+} StartCase;
+
+static const StartCase start_cases[] = {
+    /* Properties */
+    {
+        .name = "pci-dev/missing",
+        .args = M0 NODE0 GPU "-object acpi-egm-memory,id=egm0,node=0",
+        .message = "Parameter 'pci-dev' is missing",
+    }, {
+        .name = "node/missing",
+        .args = M0 NODE0 GPU "-object acpi-egm-memory,id=egm0,pci-dev=dev0",
+        .message = "Parameter 'node' is missing",
+    }, {
+        .name = "node/json-type",
+        .args = M0 NODE0 GPU "-object '{\"qom-type\":\"acpi-egm-memory\","
+                "\"id\":\"egm0\",\"pci-dev\":\"dev0\",\"node\":\"0\"}'",
+        .message = "Parameter 'node' expects uint",
+    }, {
+        .name = "pci-dev/json-type",
+        .args = M0 NODE0 GPU "-object '{\"qom-type\":\"acpi-egm-memory\","
+                "\"id\":\"egm0\",\"pci-dev\":0,\"node\":0}'",
+        .message = "Invalid parameter type for 'pci-dev', expected: string",
+    }, {
+        .name = "node/negative",
+        .args = M0 NODE0 GPU "-object acpi-egm-memory,id=egm0,pci-dev=dev0,node=-1",
+        .message = "Parameter 'node' expects a uint64 value",
+    }, {
+        .name = "unknown-property",
+        .args = M0 NODE0 GPU
+                "-object acpi-egm-memory,id=egm0,pci-dev=dev0,node=0,size=1G",
+        .message = "Invalid parameter 'size'",
+    },
+
+    /* The machine */
+    {
+        .name = "machine/none",
+        .machine = "none",
+        .args = EGM,
+        .message = "acpi-egm-memory is not supported by machine 'none'",
+    }, {
+        .name = "machine/sbsa-ref",
+        .machine = "sbsa-ref",
+        .args = EGM,
+        .message = "acpi-egm-memory is not supported by machine 'sbsa-ref'",
+    }, {
+        .name = "machine/acpi-off",
+        .machine = "virt,acpi=off",
+        .args = GOOD,
+        .message = EGM0 "machine option acpi=off: the guest is told about EGM "
+                   "by ACPI tables",
+    },
+
+    /* The node */
+    {
+        .name = "node/above-limit",
+        .args = M0 NODE0 GPU
+                "-object acpi-egm-memory,id=egm0,pci-dev=dev0,node=128",
+        .message = "property 'node' of acpi-egm-memory must be set to a NUMA "
+                   "node, 0 to 127",
+    }, {
+        .name = "node/highest-not-configured",
+        .args = M0 NODE0 GPU
+                "-object acpi-egm-memory,id=egm0,pci-dev=dev0,node=127",
+        .message = EGM0 "node=127: there is no such NUMA node",
+    }, {
+        .name = "node/not-configured",
+        .args = M0 NODE0 GPU
+                "-object acpi-egm-memory,id=egm0,pci-dev=dev0,node=1",
+        .message = EGM0 "node=1: there is no such NUMA node",
+    }, {
+        .name = "node/no-numa",
+        .args = "-m 128M " GPU EGM,
+        .message = EGM0 "node=0: there is no such NUMA node",
+    }, {
+        .name = "node/no-memory",
+        .args = M0 NODE0 "-numa node,nodeid=1 " GPU
+                "-object acpi-egm-memory,id=egm0,pci-dev=dev0,node=1",
+        .message = EGM0 "node=1: NUMA node 1 has no memory",
+    }, {
+        /* QEMU makes the node by itself */
+        .name = "node/no-memdev",
+        .machine = "virt,memory-backend=m0",
+        .args = M0 "-m 128M,slots=1,maxmem=1G " GPU EGM,
+        .message = EGM0 "node=0: the memory of NUMA node 0 has no memdev",
+    }, {
+        .name = "node/no-memdev-legacy",
+        .machine = "virt-5.0",
+        .args = "-m 128M -numa node,nodeid=0,mem=128M " GPU EGM,
+        .message = EGM0 "node=0: the memory of NUMA node 0 has no memdev",
+    },
+
+    /* The backend */
+    {
+        .name = "memdev/ram",
+        .args = "-object memory-backend-ram,id=m0,size=128M,share=on "
+                NODE0 GPU EGM,
+        .message = EGM0 "node=0: memory backend 'm0' is a memory-backend-ram, "
+                   "not a memory-backend-file",
+    }, {
+        .name = "memdev/memfd",
+        .args = "-object memory-backend-memfd,id=m0,size=128M,share=on "
+                NODE0 GPU EGM,
+        .message = EGM0 "node=0: memory backend 'm0' is a memory-backend-memfd, "
+                   "not a memory-backend-file",
+    }, {
+        .name = "memdev/share-off",
+        .args = "-object memory-backend-file,id=m0,mem-path=$D/m0,size=128M,"
+                "share=off " NODE0 GPU EGM,
+        .message = EGM0 "node=0: memory backend 'm0' has share=off: the guest "
+                   "would run on a private copy that no GPU can reach",
+    }, {
+        .name = "memdev/share-default",
+        .args = "-object memory-backend-file,id=m0,mem-path=$D/m0,size=128M "
+                NODE0 GPU EGM,
+        .message = EGM0 "node=0: memory backend 'm0' has share=off",
+    }, {
+        .name = "memdev/readonly",
+        .args = "-object memory-backend-file,id=m0,mem-path=$D/full,size=128M,"
+                "share=on,readonly=on " NODE0 GPU EGM,
+        .message = EGM0 "node=0: memory backend 'm0' has readonly=on: guest RAM "
+                   "must be writable",
+    }, {
+        .name = "memdev/rom",
+        .args = "-object memory-backend-file,id=m0,mem-path=$D/full,size=128M,"
+                "share=on,readonly=on,rom=on " NODE0 GPU EGM,
+        .message = EGM0 "node=0: memory backend 'm0' has readonly=on",
+    }, {
+        .name = "memdev/offset",
+        .args = "-object memory-backend-file,id=m0,mem-path=$D/full,size=128M,"
+                "share=on,offset=2M " NODE0 GPU EGM,
+        .message = EGM0 "node=0: memory backend 'm0' has offset=2097152: a GPU "
+                   "counts from the start of the EGM region",
+    }, {
+        .name = "memdev/regular-file",
+        .args = GOOD,
+        .message = "warning: memory backend 'm0': mem-path=$D/m0 is a regular "
+                   "file, not an EGM device; good for tests, but no GPU can "
+                   "reach it",
+        .starts = true,
+    },
+
+    /* The PCI device */
+    {
+        .name = "pci-dev/unknown",
+        .args = M0 NODE0 GPU
+                "-object acpi-egm-memory,id=egm0,pci-dev=dev9,node=0",
+        .message = EGM0 "pci-dev=dev9: there is no such device",
+    }, {
+        .name = "pci-dev/empty",
+        .args = M0 NODE0 GPU
+                "-object acpi-egm-memory,id=egm0,pci-dev=,node=0",
+        .message = EGM0 "pci-dev=: there is no such device",
+    }, {
+        .name = "pci-dev/not-pci",
+        .args = M0 NODE0 GPU "-device usb-ehci,id=ehci -device usb-tablet,id=tab "
+                "-object acpi-egm-memory,id=egm0,pci-dev=tab,node=0",
+        .message = EGM0 "pci-dev=tab is a usb-tablet, not a PCI device",
+    }, {
+        .name = "pci-dev/not-a-device",
+        .args = M0 NODE0 GPU
+                "-object acpi-egm-memory,id=egm0,pci-dev=/objects/m0,node=0",
+        .message = EGM0 "pci-dev=/objects/m0 is a memory-backend-file, not a PCI "
+                   "device",
+    }, {
+        .name = "pci-dev/bridge",
+        .args = M0 NODE0 GPU
+                "-object acpi-egm-memory,id=egm0,pci-dev=rp1,node=0",
+        .message = EGM0 "pci-dev=rp1 is a PCI bridge (pcie-root-port), not a GPU",
+    }, {
+        /* The machine's own NIC and the last of these have the same name. */
+        .name = "pci-dev/ambiguous",
+        .args = M0 NODE0 GPU "-nic hubport,hubid=0,model=virtio-net-pci "
+                ANON ANON ANON ANON ANON ANON ANON
+                "-object acpi-egm-memory,id=egm0,pci-dev=device[6],node=0",
+        .message = EGM0 "pci-dev=device[6] is ambiguous: it is the path of "
+                   "several PCI devices",
+    }, {
+        .name = "pci-dev/twice",
+        .args = GOOD "-object acpi-egm-memory,id=egm1,pci-dev=dev0,node=0",
+        .message = "acpi-egm-memory 'egm1': pci-dev=dev0 already belongs to "
+                   "acpi-egm-memory 'egm0'",
+    }, {
+        .name = "pci-dev/twice-by-path",
+        .args = GOOD "-object acpi-egm-memory,id=egm1,"
+                "pci-dev=/machine/peripheral/dev0,node=0",
+        .message = "acpi-egm-memory 'egm1': pci-dev=/machine/peripheral/dev0 "
+                   "already belongs to acpi-egm-memory 'egm0'",
+    }, {
+        .name = "pci-dev/function",
+        .args = M0 NODE0 GPU "-device pci-testdev,id=f0,bus=pcie.0,addr=5.0,"
+                "multifunction=on -device pci-testdev,id=f3,bus=pcie.0,addr=5.3 "
+                "-object acpi-egm-memory,id=egm0,pci-dev=f3,node=0",
+        .message = "warning: " EGM0 "pci-dev=f3 is device 5 function 3 of its "
+                   "bus; the guest's driver finds a GPU's own memory nodes only "
+                   "at device 0 function 0",
+        .starts = true,
+    }, {
+        .name = "generic-initiator/same-node",
+        .args = GOOD "-object acpi-generic-initiator,id=gi0,pci-dev=dev0,node=0",
+        .message = EGM0 "node=0: an acpi-generic-initiator ties NUMA node 0 to "
+                   "pci-dev=dev0",
+    }, {
+        .name = "generic-initiator/other-device",
+        .args = GOOD "-device pci-testdev,id=nic "
+                "-object acpi-generic-initiator,id=gi0,pci-dev=nic,node=0",
+        .starts = true,
+    },
+};
+
+static void test_start(const void *opaque)
+{
+    const StartCase *c = opaque;
+    g_autofree char *message = c->message ? expand(c->message) : NULL;
+    g_autofree char *text = NULL;
+    int status = run(c->machine ?: "virt", c->args, &text);
+
+    g_test_message("%s", text);
+    if (message) {
+        g_assert_nonnull(strstr(text, message));
+    } else {
+        g_assert_null(strstr(text, "acpi-egm-memory"));
+    }
+    g_assert_cmpint(status, ==, c->starts ? 0 : 1);
+}
+
+/* A file directly in /dev: the driver is not loaded, QEMU made the file. */
+static void test_file_in_dev(void)
+{
+    g_autofree char *path = g_strdup_printf("/dev/egm-test-%d", getpid());
+    g_autofree char *args = g_strdup_printf(
+        "-object memory-backend-file,id=m0,mem-path=%s,size=128M,share=on "
+        NODE0 GPU EGM, path);
+    g_autofree char *message = g_strdup_printf(
+        EGM0 "node=0: memory backend 'm0': mem-path=%s is a regular file where "
+        "a device should be", path);
+    g_autofree char *text = NULL;
+    int status;
+
+    if (access("/dev", W_OK) < 0) {
+        g_test_skip("needs the right to make files in /dev");
+        return;
+    }
+    status = run("virt", args, &text);
+    g_unlink(path);
+    g_test_message("%s", text);
+    g_assert_nonnull(strstr(text, message));
+    g_assert_cmpint(status, ==, 1);
+}
+
+/* Two GPUs on one region: one warning about the region, not two. */
+static void test_warn_once(void)
+{
+    g_autofree char *text = NULL;
+    int status = run("virt", GOOD "-device pci-testdev,id=dev1 "
+                     "-object acpi-egm-memory,id=egm1,pci-dev=dev1,node=0",
+                     &text);
+    const char *first = strstr(text, "is a regular file");
+
+    g_assert_nonnull(first);
+    g_assert_null(strstr(first + 1, "is a regular file"));
+    g_assert_cmpint(status, ==, 0);
+}
+
+static void test_help(void)
+{
+    g_autofree char *line = g_strdup_printf(
+        "%s -object acpi-egm-memory,help", g_getenv("QTEST_QEMU_BINARY"));
+    g_autofree char *text = NULL;
+    int status;
+
+    g_assert_true(g_spawn_command_line_sync(line, &text, NULL, &status, NULL));
+    g_assert_cmpint(status, ==, 0);
+    g_assert_nonnull(strstr(text, "node=<uint32>"));
+    g_assert_nonnull(strstr(text, "guest NUMA node whose RAM is the EGM region"));
+    g_assert_nonnull(strstr(text, "pci-dev=<string>"));
+    g_assert_nonnull(strstr(text, "id or QOM path of the PCI device (GPU) that "
+                            "the EGM belongs to"));
+}
+
+/* Live machines */
+
+static QTestState *start(const char *args)
+{
+    g_autofree char *expanded = expand(args);
+
+    return qtest_initf("-machine virt -nodefaults %s", expanded);
+}
+
+static void assert_refused(QDict *rsp, const char *why)
+{
+    QDict *error = qdict_get_qdict(rsp, "error");
+
+    g_assert_nonnull(error);
+    g_test_message("%s", qdict_get_str(error, "desc"));
+    g_assert_nonnull(strstr(qdict_get_str(error, "desc"), why));
+    qobject_unref(rsp);
+}
+
+static QDict *add_object(QTestState *qts, const char *id, const char *pci_dev,
+                         int node)
+{
+    return qtest_qmp(qts, "{ 'execute': 'object-add', 'arguments': {"
+                     " 'qom-type': 'acpi-egm-memory', 'id': %s,"
+                     " 'pci-dev': %s, 'node': %d } }", id, pci_dev, node);
+}
+
+static void test_preconfig(void)
+{
+    QTestState *qts = start(M0 NODE0 GPU "--preconfig");
+
+    assert_refused(add_object(qts, "egm0", "dev0", 128), "0 to 127");
+
+    /* A change of mind is fine while there is no machine yet. */
+    qtest_qmp_assert_success(qts, "{ 'execute': 'object-add', 'arguments': {"
+                             " 'qom-type': 'acpi-egm-memory', 'id': 'egm0',"
+                             " 'pci-dev': 'wrong', 'node': 0 } }");
+    qtest_qmp_assert_success(qts, "{ 'execute': 'object-del',"
+                             " 'arguments': { 'id': 'egm0' } }");
+    qtest_qmp_assert_success(qts, "{ 'execute': 'object-add', 'arguments': {"
+                             " 'qom-type': 'acpi-egm-memory', 'id': 'egm0',"
+                             " 'pci-dev': 'dev0', 'node': 0 } }");
+    qtest_qmp_assert_success(qts, "{ 'execute': 'x-exit-preconfig' }");
+
+    /* The device is taken, so the object has been looked at. */
+    assert_refused(qtest_qmp(qts, "{ 'execute': 'device_del',"
+                                  " 'arguments': { 'id': 'dev0' } }"),
+                   "Device is in use by acpi-egm-memory 'egm0'");
+    qtest_quit(qts);
+}
+
+static void test_late(void)
+{
+    QTestState *qts = start(GOOD "-device pci-testdev,id=dev1");
+
+    assert_refused(add_object(qts, "egm1", "dev1", 0),
+                   "must be created before the machine");
+    assert_refused(qtest_qmp(qts, "{ 'execute': 'object-del',"
+                                  " 'arguments': { 'id': 'egm0' } }"),
+                   "object 'egm0' is in use, can not be deleted");
+    assert_refused(qtest_qmp(qts, "{ 'execute': 'object-del',"
+                                  " 'arguments': { 'id': 'm0' } }"),
+                   "in use");
+    assert_refused(qtest_qmp(qts, "{ 'execute': 'qom-set', 'arguments': {"
+                                  " 'path': '/objects/egm0',"
+                                  " 'property': 'node', 'value': 1 } }"),
+                   "property 'node' of acpi-egm-memory 'egm0' cannot be changed");
+    assert_refused(qtest_qmp(qts, "{ 'execute': 'qom-set', 'arguments': {"
+                                  " 'path': '/objects/egm0',"
+                                  " 'property': 'pci-dev', 'value': 'dev1' } }"),
+                   "property 'pci-dev' of acpi-egm-memory 'egm0' cannot be "
+                   "changed");
+    qtest_quit(qts);
+}
+
+/* Neither the GPU nor a bridge above it goes away; others do. */
+static void test_unplug(void)
+{
+    static const char *const kept[] = { "dev0", "down0", "up0" };
+    QTestState *qts = start(
+        M0 NODE0
+        "-device pcie-root-port,id=rp0,bus=pcie.0,chassis=1 "
+        "-device pcie-root-port,id=rp1,bus=pcie.0,chassis=2 "
+        "-device x3130-upstream,id=up0,bus=rp0 "
+        "-device xio3130-downstream,id=down0,bus=up0,chassis=3 "
+        "-device pci-testdev,id=dev0,bus=down0 "
+        "-device pci-testdev,id=dev1,bus=rp1 " EGM);
+
+    for (int i = 0; i < ARRAY_SIZE(kept); i++) {
+        assert_refused(qtest_qmp(qts, "{ 'execute': 'device_del',"
+                                      " 'arguments': { 'id': %s } }", kept[i]),
+                       "Device is in use by acpi-egm-memory 'egm0': the guest's "
+                       "ACPI tables describe it");
+    }
+    qtest_qmp_assert_success(qts, "{ 'execute': 'device_del',"
+                             " 'arguments': { 'id': 'dev1' } }");
+    qtest_quit(qts);
+}
+
+static void test_introspection(void)
+{
+    QTestState *qts = start(GOOD);
+    g_autofree char *schema = NULL;
+    QDict *rsp;
+    QList *list;
+    const QListEntry *entry;
+    bool object_type = false, pci_dev = false, node = false;
+
+    rsp = qtest_qmp(qts, "{ 'execute': 'query-qmp-schema' }");
+    QLIST_FOREACH_ENTRY(qdict_get_qlist(rsp, "return"), entry) {
+        QDict *info = qobject_to(QDict, qlist_entry_obj(entry));
+        QList *values = qdict_get_qlist(info, "values");
+        const QListEntry *value;
+        bool egm = false, gi = false;
+
+        if (!values) {
+            continue;
+        }
+        QLIST_FOREACH_ENTRY(values, value) {
+            const char *s = qstring_get_str(
+                qobject_to(QString, qlist_entry_obj(value)));
+
+            egm |= g_str_equal(s, "acpi-egm-memory");
+            gi |= g_str_equal(s, "acpi-generic-initiator");
+        }
+        object_type |= egm && gi;
+    }
+    g_assert_true(object_type);
+    qobject_unref(rsp);
+
+    rsp = qtest_qmp(qts, "{ 'execute': 'qom-list-properties',"
+                    " 'arguments': { 'typename': 'acpi-egm-memory' } }");
+    list = qdict_get_qlist(rsp, "return");
+    QLIST_FOREACH_ENTRY(list, entry) {
+        QDict *info = qobject_to(QDict, qlist_entry_obj(entry));
+        const char *name = qdict_get_str(info, "name");
+        const char *type = qdict_get_str(info, "type");
+
+        pci_dev |= g_str_equal(name, "pci-dev") && g_str_equal(type, "string");
+        node |= g_str_equal(name, "node") && g_str_equal(type, "uint32");
+    }
+    g_assert_true(pci_dev);
+    g_assert_true(node);
+    qobject_unref(rsp);
+
+    rsp = qtest_qmp(qts, "{ 'execute': 'qom-get', 'arguments': {"
+                    " 'path': '/objects/egm0', 'property': 'pci-dev' } }");
+    g_assert_cmpstr(qdict_get_str(rsp, "return"), ==, "dev0");
+    qobject_unref(rsp);
+    rsp = qtest_qmp(qts, "{ 'execute': 'qom-get', 'arguments': {"
+                    " 'path': '/objects/egm0', 'property': 'node' } }");
+    g_assert_cmpint(qdict_get_int(rsp, "return"), ==, 0);
+    qobject_unref(rsp);
+    qtest_quit(qts);
+}
+
+int main(int argc, char **argv)
+{
+    g_autofree char *full = NULL, *m0 = NULL;
+    int fd, ret;
+
+    g_test_init(&argc, &argv, NULL);
+    /* One wrong message must not hide the others. */
+    g_test_set_nonfatal_assertions();
+
+    tmp_dir = g_dir_make_tmp("egm-test-XXXXXX", NULL);
+    g_assert_nonnull(tmp_dir);
+    m0 = g_build_filename(tmp_dir, "m0", NULL);
+    full = g_build_filename(tmp_dir, "full", NULL);
+    fd = g_creat(full, 0600);
+    g_assert_cmpint(ftruncate(fd, 256 * MiB), ==, 0);
+    close(fd);
+
+    for (int i = 0; i < ARRAY_SIZE(start_cases); i++) {
+        g_autofree char *path = g_strdup_printf("acpi-egm-memory/start/%s",
+                                                start_cases[i].name);
+
+        if (start_cases[i].machine &&
+            g_str_has_prefix(start_cases[i].machine, "sbsa") &&
+            !qtest_has_machine("sbsa-ref")) {
+            continue;
+        }
+        qtest_add_data_func(path, &start_cases[i], test_start);
+    }
+    qtest_add_func("acpi-egm-memory/start/memdev/file-in-dev", test_file_in_dev);
+    qtest_add_func("acpi-egm-memory/start/memdev/warn-once", test_warn_once);
+    qtest_add_func("acpi-egm-memory/help", test_help);
+    qtest_add_func("acpi-egm-memory/qmp/preconfig", test_preconfig);
+    qtest_add_func("acpi-egm-memory/qmp/late", test_late);
+    qtest_add_func("acpi-egm-memory/qmp/unplug", test_unplug);
+    qtest_add_func("acpi-egm-memory/qmp/introspection", test_introspection);
+
+    ret = g_test_run();
+    g_unlink(m0);
+    g_unlink(full);
+    g_rmdir(tmp_dir);
+    g_free(tmp_dir);
+    return ret;
+}
