@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A QEMU process, talked to over QMP."""
+
+import contextlib
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+TOP = pathlib.Path(__file__).resolve().parents[2]
+
+
+def source_tree(build):
+    """The merged QEMU tree that a build directory was configured with."""
+    for line in (pathlib.Path(build) / 'config-host.mak').read_text() \
+            .splitlines():
+        if line.startswith('SRC_PATH='):
+            return pathlib.Path(line.split('=', 1)[1])
+    raise RuntimeError(f'{build} is not a configured build directory')
+
+
+class Machine:
+    """Start QEMU with ARGS; a context manager that always ends it.
+
+    QEMU's stderr goes to the file `log` in `directory`.
+    """
+
+    def __init__(self, build, args, binary=None):
+        self.build = pathlib.Path(build).resolve()
+        self.binary = binary or str(self.build / 'qemu-system-aarch64')
+        self.args = args
+        self.directory = tempfile.TemporaryDirectory(prefix='egm-')
+        self.log = pathlib.Path(self.directory.name) / 'log'
+        self.process = None
+        self.qmp = None
+
+    def __enter__(self):
+        sys.path.insert(0, str(source_tree(self.build) / 'python'))
+        # pylint: disable=import-outside-toplevel,import-error
+        from qemu.qmp.legacy import QEMUMonitorProtocol
+        socket = os.path.join(self.directory.name, 'qmp')
+        self.qmp = QEMUMonitorProtocol(socket, server=True)
+        with open(self.log, 'wb') as log:
+            self.process = subprocess.Popen(
+                [self.binary, '-nodefaults', '-display', 'none',
+                 '-qmp', f'unix:{socket}', *self.args],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            self.qmp.accept(timeout=60)
+        except Exception as exc:
+            self.__exit__(None, None, None)
+            raise RuntimeError('QEMU did not start: ' +
+                               self.text.strip()) from exc
+        return self
+
+    def __exit__(self, *exc):
+        self.text = self.log.read_text(errors='replace')
+        if self.process.poll() is None:
+            with contextlib.suppress(Exception):
+                self.qmp.cmd('quit')
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        with contextlib.suppress(Exception):
+            self.qmp.close()
+        self.text = self.log.read_text(errors='replace')
+        self.directory.cleanup()
+
+    def cmd(self, name, **arguments):
+        """Run a QMP command and give what it returns."""
+        return self.qmp.cmd(name, **arguments)
+
+    def wait(self, what, condition, seconds=300):
+        """Poll CONDITION until it gives something true, and give that."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            value = condition()
+            if value:
+                return value
+            if self.process.poll() is not None:
+                raise RuntimeError(
+                    f'QEMU ended while waiting for {what}: '
+                    + self.log.read_text(errors='replace'))
+            time.sleep(0.1)
+        raise RuntimeError(f'no {what} after {seconds} s')
+
+
+def pci_functions(query_pci):
+    """Flatten query-pci: (qdev id, root bus, chain of _ADR, PCI address)."""
+    def walk(devices, root, chain):
+        for dev in devices:
+            here = chain + (dev['slot'] << 16 | dev['function'],)
+            yield (dev['qdev_id'], root, here,
+                   f"0000:{dev['bus']:02x}:{dev['slot']:02x}."
+                   f"{dev['function']}")
+            bridge = dev.get('pci_bridge', {})
+            yield from walk(bridge.get('devices', []), root, here)
+
+    for bus in query_pci:
+        yield from walk(bus['devices'], bus['bus'], ())

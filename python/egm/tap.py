@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Run unittest cases with TAP output, the format of QEMU's other tests."""
+
+import sys
+import time
+import unittest
+
+
+class _Result(unittest.TestResult):
+    def __init__(self, total):
+        super().__init__()
+        self.number = 0
+        print(f'1..{total}', flush=True)
+
+    def startTest(self, test):
+        super().startTest(test)
+        self.begin = time.monotonic()
+
+    def _line(self, status, test, note=''):
+        self.number += 1
+        seconds = time.monotonic() - self.begin
+        print(f'{status} {self.number} {test.id().split(".", 1)[1]}{note}\n'
+              f'# {seconds:.1f} s', flush=True)
+
+    def addSuccess(self, test):
+        super().addSuccess(test)
+        self._line('ok', test)
+
+    def addSkip(self, test, reason):
+        super().addSkip(test, reason)
+        self._line('ok', test, f' # SKIP {reason}')
+
+    def _bad(self, test, err):
+        text = self._exc_info_to_string(err, test)
+        self._line('not ok', test)
+        for line in text.splitlines():
+            print(f'# {line}')
+
+    def addFailure(self, test, err):
+        super().addFailure(test, err)
+        self._bad(test, err)
+
+    def addError(self, test, err):
+        super().addError(test, err)
+        self._bad(test, err)
+
+
+def main():
+    """In place of unittest.main()."""
+    names = sys.argv[1:]
+    loader = unittest.defaultTestLoader
+    suite = loader.loadTestsFromNames(names, sys.modules['__main__']) if names \
+        else loader.loadTestsFromModule(sys.modules['__main__'])
+    result = _Result(suite.countTestCases())
+    suite.run(result)
+    sys.exit(0 if result.wasSuccessful() else 1)
