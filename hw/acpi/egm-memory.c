@@ -28,13 +28,14 @@ OBJECT_DECLARE_SIMPLE_TYPE(AcpiEgmMemory, ACPI_EGM_MEMORY)
 struct AcpiEgmMemory {
     /* private */
     Object parent;
-    bool complete;
+    const char *id;     /* set when complete; QOM takes linear time for it */
 
     /*
-     * Settled by acpi_egm_memory_resolve(). @path leads to the PCI function: the
-     * number of the root bus, which is fixed by configuration, then a devfn per
-     * bus. The numbers of other buses are the firmware's choice and not used.
-     * @devices are the function and the bridges above it, with a reference each.
+     * Settled by acpi_egm_memory_resolve(). @path leads to the PCI function:
+     * the number of the root bus, which is fixed by configuration, then a devfn
+     * per bus. The numbers of other buses are the firmware's choice and not
+     * used. @devices are the function and the bridges above it, each with a
+     * reference: a guest that powers off a slot must not free them.
      */
     GByteArray *path;
     uint64_t base;
@@ -51,11 +52,6 @@ OBJECT_DEFINE_SIMPLE_TYPE_WITH_INTERFACES(AcpiEgmMemory, acpi_egm_memory,
                                           ACPI_EGM_MEMORY, OBJECT,
                                           { TYPE_USER_CREATABLE },
                                           { NULL })
-
-static const char *egm_id(const AcpiEgmMemory *egm)
-{
-    return object_get_canonical_path_component(OBJECT(egm));
-}
 
 /* The objects, sorted by @compare so that nothing depends on QOM's hashing */
 
@@ -80,7 +76,7 @@ static int egm_compare_id(gconstpointer a, gconstpointer b)
 {
     const AcpiEgmMemory *const *x = a, *const *y = b;
 
-    return strcmp(egm_id(*x), egm_id(*y));
+    return strcmp((*x)->id, (*y)->id);
 }
 
 static int egm_compare_path(gconstpointer a, gconstpointer b)
@@ -104,7 +100,8 @@ static PCIDevice *egm_find_pci_dev(const char *name, Error **errp)
     if (*name) {
         obj = object_resolve_path_component(machine_get_container("peripheral"),
                                             name);
-        obj = obj ?: object_resolve_path_type(name, TYPE_PCI_DEVICE, &ambiguous);
+        obj = obj ?: object_resolve_path_type(name, TYPE_PCI_DEVICE,
+                                              &ambiguous);
         obj = obj ?: object_resolve_path(name, NULL);
     }
 
@@ -178,7 +175,7 @@ static void egm_settle_path(AcpiEgmMemory *egm, PCIDevice *pdev)
     uint8_t step;
 
     error_setg(&egm->unplug_blocker, "Device is in use by %s '%s': the guest's "
-               "ACPI tables describe it", TYPE_ACPI_EGM_MEMORY, egm_id(egm));
+               "ACPI tables describe it", TYPE_ACPI_EGM_MEMORY, egm->id);
     egm->devices = g_ptr_array_new();
     egm->path = g_byte_array_new();
 
@@ -228,7 +225,7 @@ static bool egm_resolve_one(AcpiEgmMemory *egm, MachineState *ms,
     other = g_hash_table_lookup(pci_devs, pdev);
     if (other) {
         error_setg(errp, "pci-dev=%s already belongs to %s '%s'", egm->pci_dev,
-                   TYPE_ACPI_EGM_MEMORY, egm_id(other));
+                   TYPE_ACPI_EGM_MEMORY, other->id);
         error_append_hint(errp, "A GPU has one EGM region; use one object for "
                           "each GPU.\n");
         return false;
@@ -238,21 +235,21 @@ static bool egm_resolve_one(AcpiEgmMemory *egm, MachineState *ms,
     if (acpi_generic_initiator_names(egm->node, pdev)) {
         error_setg(errp, "node=%u: an acpi-generic-initiator ties NUMA node %u "
                    "to pci-dev=%s", egm->node, egm->node, egm->pci_dev);
-        error_append_hint(errp, "The guest would take its RAM for memory of the "
-                          "GPU. Use nodes without memory for "
+        error_append_hint(errp, "The guest would take its RAM for memory of "
+                          "the GPU. Use nodes without memory for "
                           "acpi-generic-initiator.\n");
         return false;
     }
     if (pdev->devfn) {
         warn_report("%s '%s': pci-dev=%s is device %d function %d of its bus; "
                     "the guest's driver finds a GPU's own memory nodes only at "
-                    "device 0 function 0", TYPE_ACPI_EGM_MEMORY, egm_id(egm),
+                    "device 0 function 0", TYPE_ACPI_EGM_MEMORY, egm->id,
                     egm->pci_dev, PCI_SLOT(pdev->devfn), PCI_FUNC(pdev->devfn));
     }
 
     egm_settle_path(egm, pdev);
     numa_node_range(ms, egm->node, ram_base, &egm->base, &egm->size);
-    trace_acpi_egm_memory_resolve(egm_id(egm), egm->pci_dev, egm->node,
+    trace_acpi_egm_memory_resolve(egm->id, egm->pci_dev, egm->node,
                                   egm->base, egm->size);
     return true;
 }
@@ -277,7 +274,7 @@ bool acpi_egm_memory_resolve(MachineState *ms, hwaddr ram_base, bool acpi,
             ok = egm_resolve_one(egm, ms, ram_base, pci_devs, backends, errp);
         }
         if (!ok) {
-            error_prepend(errp, "%s '%s': ", TYPE_ACPI_EGM_MEMORY, egm_id(egm));
+            error_prepend(errp, "%s '%s': ", TYPE_ACPI_EGM_MEMORY, egm->id);
             return false;
         }
     }
@@ -382,8 +379,8 @@ static void acpi_egm_memory_complete(UserCreatable *uc, Error **errp)
         error_setg(errp, "%s must be created before the machine: ACPI tables "
                    "describe hardware that is present at boot",
                    TYPE_ACPI_EGM_MEMORY);
-        error_append_hint(errp, "Use -object on the command line, or start with "
-                          "--preconfig.\n");
+        error_append_hint(errp, "Use -object on the command line, or start "
+                          "with --preconfig.\n");
         return;
     }
     if (!egm->pci_dev) {
@@ -396,7 +393,7 @@ static void acpi_egm_memory_complete(UserCreatable *uc, Error **errp)
                    "0 to %d", TYPE_ACPI_EGM_MEMORY, MAX_NODES - 1);
         return;
     }
-    egm->complete = true;
+    egm->id = object_get_canonical_path_component(OBJECT(egm));
 }
 
 static bool acpi_egm_memory_can_be_deleted(UserCreatable *uc)
@@ -407,9 +404,9 @@ static bool acpi_egm_memory_can_be_deleted(UserCreatable *uc)
 static bool egm_check_settable(AcpiEgmMemory *egm, const char *name,
                                Error **errp)
 {
-    if (egm->complete) {
+    if (egm->id) {
         error_setg(errp, "property '%s' of %s '%s' cannot be changed", name,
-                   TYPE_ACPI_EGM_MEMORY, egm_id(egm));
+                   TYPE_ACPI_EGM_MEMORY, egm->id);
         return false;
     }
     return true;

@@ -81,7 +81,8 @@ static GByteArray *read_tables(QTestState *qts)
     size_t len;
 
     g_byte_array_set_size(tables, TABLES_MAX);
-    len = qfw_cfg_get_file(&fw_cfg, "etc/acpi/tables", tables->data, TABLES_MAX);
+    len = qfw_cfg_get_file(&fw_cfg, "etc/acpi/tables", tables->data,
+                           TABLES_MAX);
     g_assert_cmpint(len, >, 0);
     g_assert_cmpint(len, <=, TABLES_MAX);
     g_byte_array_set_size(tables, len);
@@ -411,7 +412,8 @@ static const TableCase table_cases[] = {
                 "initiator pxm=2\n",
     }, {
         .name = "hmat-and-hotplug-memory",
-        .args = "-machine virt,hmat=on -m 128M,slots=2,maxmem=1G " MEM(0, "128M")
+        .args = "-machine virt,hmat=on -m 128M,slots=2,maxmem=1G "
+                MEM(0, "128M")
                 "-numa node,nodeid=0,memdev=m0,cpus=0 "
                 "-numa hmat-lb,initiator=0,target=0,hierarchy=memory,"
                 "data-type=access-latency,latency=10 "
@@ -443,7 +445,8 @@ static const TableCase table_cases[] = {
                 "-device pxb-cxl,id=cxl,bus=pcie.0,bus_nr=16 "
                 "-device cxl-rp,id=crp,bus=cxl,chassis=1,slot=1 "
                 GPU("dev0", "crp") PXB("pxb", "32") RP("rp0", "pxb", "0", 2)
-                GPU("dev1", "rp0") EGM("egm0", "dev0", 0) EGM("egm1", "dev1", 0),
+                GPU("dev1", "rp0")
+                EGM("egm0", "dev0", 0) EGM("egm1", "dev1", 0),
         .dsdt = "PC10.S00 adr=0\n"
                 "PC10.S00.S00 adr=0" IN_NODE0
                 "PC20.S00 adr=0\n"
@@ -491,7 +494,7 @@ static void test_tables(const void *opaque)
     qtest_quit(qts);
 }
 
-/* 4 sockets, each with memory and 8 nodes for a GPU: the largest real machine */
+/* 4 sockets, each with memory and 8 nodes for a GPU: the largest machine */
 static void test_36_nodes(void)
 {
     g_autoptr(GString) args = g_string_new("-machine virt -smp 4,sockets=4 "
@@ -569,12 +572,15 @@ static void test_spelling(void)
 /*
  * A guest can power off the slot of a GPU that is not vfio-pci-nohotplug, and
  * the device is gone. The tables keep describing the hardware present at boot.
+ * The device is a qemu-xhci because QEMU frees that at once: the object must not
+ * be left with a pointer to it.
  */
 static void test_slot_power_off(void)
 {
     const uint64_t rp = ECAM_BASE + (2 << 15);
     QTestState *qts = start(ONE_NODE RP("rp0", "pcie.0", "2", 1)
-                            GPU("dev0", "rp0") EGM("egm0", "dev0", 0));
+                            "-device qemu-xhci,id=dev0,bus=rp0 "
+                            EGM("egm0", "dev0", 0));
     g_autoptr(GByteArray) first = read_tables(qts);
     g_autoptr(GByteArray) again = NULL;
     uint8_t cap = qtest_readb(qts, rp + 0x34);
@@ -617,7 +623,8 @@ int main(int argc, char **argv)
     }
     qtest_add_func("acpi-egm-memory/tables/36-nodes", test_36_nodes);
     qtest_add_func("acpi-egm-memory/tables/spelling", test_spelling);
-    qtest_add_func("acpi-egm-memory/tables/slot-power-off", test_slot_power_off);
+    qtest_add_func("acpi-egm-memory/tables/slot-power-off",
+                   test_slot_power_off);
 
     ret = g_test_run();
     remove_files();

@@ -17,7 +17,8 @@
 /* "$D" in command lines stands for a directory of this test's own */
 static char *tmp_dir;
 
-#define M0 "-object memory-backend-file,id=m0,mem-path=$D/m0,size=128M,share=on "
+#define M0 "-object memory-backend-file,id=m0,mem-path=$D/m0,size=128M," \
+           "share=on "
 #define NODE0 "-m 128M -numa node,nodeid=0,memdev=m0 "
 #define GPU "-device pcie-root-port,id=rp1,bus=pcie.0,addr=2,chassis=1 " \
             "-device pci-testdev,id=dev0,bus=rp1 "
@@ -83,7 +84,8 @@ static const StartCase start_cases[] = {
         .message = "Invalid parameter type for 'pci-dev', expected: string",
     }, {
         .name = "node/negative",
-        .args = M0 NODE0 GPU "-object acpi-egm-memory,id=egm0,pci-dev=dev0,node=-1",
+        .args = M0 NODE0 GPU
+                "-object acpi-egm-memory,id=egm0,pci-dev=dev0,node=-1",
         .message = "Parameter 'node' expects a uint64 value",
     }, {
         .name = "unknown-property",
@@ -161,8 +163,8 @@ static const StartCase start_cases[] = {
         .name = "memdev/memfd",
         .args = "-object memory-backend-memfd,id=m0,size=128M,share=on "
                 NODE0 GPU EGM,
-        .message = EGM0 "node=0: memory backend 'm0' is a memory-backend-memfd, "
-                   "not a memory-backend-file",
+        .message = EGM0 "node=0: memory backend 'm0' is a "
+                   "memory-backend-memfd, not a memory-backend-file",
     }, {
         .name = "memdev/share-off",
         .args = "-object memory-backend-file,id=m0,mem-path=$D/m0,size=128M,"
@@ -178,8 +180,8 @@ static const StartCase start_cases[] = {
         .name = "memdev/readonly",
         .args = "-object memory-backend-file,id=m0,mem-path=$D/full,size=128M,"
                 "share=on,readonly=on " NODE0 GPU EGM,
-        .message = EGM0 "node=0: memory backend 'm0' has readonly=on: guest RAM "
-                   "must be writable",
+        .message = EGM0 "node=0: memory backend 'm0' has readonly=on: guest "
+                   "RAM must be writable",
     }, {
         .name = "memdev/rom",
         .args = "-object memory-backend-file,id=m0,mem-path=$D/full,size=128M,"
@@ -213,20 +215,22 @@ static const StartCase start_cases[] = {
         .message = EGM0 "pci-dev=: there is no such device",
     }, {
         .name = "pci-dev/not-pci",
-        .args = M0 NODE0 GPU "-device usb-ehci,id=ehci -device usb-tablet,id=tab "
+        .args = M0 NODE0 GPU
+                "-device usb-ehci,id=ehci -device usb-tablet,id=tab "
                 "-object acpi-egm-memory,id=egm0,pci-dev=tab,node=0",
         .message = EGM0 "pci-dev=tab is a usb-tablet, not a PCI device",
     }, {
         .name = "pci-dev/not-a-device",
         .args = M0 NODE0 GPU
                 "-object acpi-egm-memory,id=egm0,pci-dev=/objects/m0,node=0",
-        .message = EGM0 "pci-dev=/objects/m0 is a memory-backend-file, not a PCI "
-                   "device",
+        .message = EGM0 "pci-dev=/objects/m0 is a memory-backend-file, not a "
+                   "PCI device",
     }, {
         .name = "pci-dev/bridge",
         .args = M0 NODE0 GPU
                 "-object acpi-egm-memory,id=egm0,pci-dev=rp1,node=0",
-        .message = EGM0 "pci-dev=rp1 is a PCI bridge (pcie-root-port), not a GPU",
+        .message = EGM0 "pci-dev=rp1 is a PCI bridge (pcie-root-port), not a "
+                   "GPU",
     }, {
         /* The machine's own NIC and the last of these have the same name. */
         .name = "pci-dev/ambiguous",
@@ -257,7 +261,8 @@ static const StartCase start_cases[] = {
         .starts = true,
     }, {
         .name = "generic-initiator/same-node",
-        .args = GOOD "-object acpi-generic-initiator,id=gi0,pci-dev=dev0,node=0",
+        .args = GOOD
+                "-object acpi-generic-initiator,id=gi0,pci-dev=dev0,node=0",
         .message = EGM0 "node=0: an acpi-generic-initiator ties NUMA node 0 to "
                    "pci-dev=dev0",
     }, {
@@ -332,7 +337,8 @@ static void test_help(void)
     g_assert_true(g_spawn_command_line_sync(line, &text, NULL, &status, NULL));
     g_assert_cmpint(status, ==, 0);
     g_assert_nonnull(strstr(text, "node=<uint32>"));
-    g_assert_nonnull(strstr(text, "guest NUMA node whose RAM is the EGM region"));
+    g_assert_nonnull(strstr(text, "guest NUMA node whose RAM is the EGM "
+                            "region"));
     g_assert_nonnull(strstr(text, "pci-dev=<string>"));
     g_assert_nonnull(strstr(text, "id or QOM path of the PCI device (GPU) that "
                             "the EGM belongs to"));
@@ -351,9 +357,10 @@ static void assert_refused(QDict *rsp, const char *why)
 {
     QDict *error = qdict_get_qdict(rsp, "error");
 
-    g_assert_nonnull(error);
-    g_test_message("%s", qdict_get_str(error, "desc"));
-    g_assert_nonnull(strstr(qdict_get_str(error, "desc"), why));
+    const char *desc = error ? qdict_get_str(error, "desc") : "no error";
+
+    g_test_message("%s", desc);
+    g_assert_nonnull(strstr(desc, why));
     qobject_unref(rsp);
 }
 
@@ -407,7 +414,8 @@ static void test_late(void)
                    "property 'node' of acpi-egm-memory 'egm0' cannot be changed");
     assert_refused(qtest_qmp(qts, "{ 'execute': 'qom-set', 'arguments': {"
                                   " 'path': '/objects/egm0',"
-                                  " 'property': 'pci-dev', 'value': 'dev1' } }"),
+                                  " 'property': 'pci-dev',"
+                                  " 'value': 'dev1' } }"),
                    "property 'pci-dev' of acpi-egm-memory 'egm0' cannot be "
                    "changed");
     qtest_quit(qts);
@@ -522,7 +530,7 @@ int main(int argc, char **argv)
         }
         qtest_add_data_func(path, &start_cases[i], test_start);
     }
-    qtest_add_func("acpi-egm-memory/start/memdev/file-in-dev", test_file_in_dev);
+    qtest_add_func("acpi-egm-memory/start/memdev/in-dev", test_file_in_dev);
     qtest_add_func("acpi-egm-memory/start/memdev/warn-once", test_warn_once);
     qtest_add_func("acpi-egm-memory/help", test_help);
     qtest_add_func("acpi-egm-memory/qmp/preconfig", test_preconfig);
