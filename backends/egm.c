@@ -38,11 +38,16 @@ static bool egm_check_linear(Object *backend, Error **errp)
     return true;
 }
 
-/* A file directly in /dev stands where a device node should be */
-static bool egm_is_in_dev(const char *mem_path)
+/*
+ * Is the open file @fd directly in /dev, where a device node should be? Its own
+ * name is asked for: @mem_path can be relative, a link, or a directory in which
+ * QEMU has made a file.
+ */
+static bool egm_is_in_dev(int fd, const char *mem_path)
 {
-    g_autofree char *real = realpath(mem_path, NULL);
-    g_autofree char *dir = g_path_get_dirname(real ?: mem_path);
+    g_autofree char *link = g_strdup_printf("/proc/self/fd/%d", fd);
+    g_autofree char *name = g_file_read_link(link, NULL);
+    g_autofree char *dir = g_path_get_dirname(name ?: mem_path);
 
     return g_str_equal(dir, "/dev");
 }
@@ -54,7 +59,12 @@ bool egm_backend_check(HostMemoryBackend *backend, Error **errp)
     const char *id = object_get_canonical_path_component(obj);
     g_autofree char *mem_path = NULL;
     struct stat st;
+    int fd;
 
+    if (!id) {
+        error_setg(errp, "its memory backend has been deleted");
+        return false;
+    }
     if (!object_dynamic_cast(obj, TYPE_MEMORY_BACKEND_FILE)) {
         error_setg(errp, "memory backend '%s' is a %s, not a %s", id,
                    object_get_typename(obj), TYPE_MEMORY_BACKEND_FILE);
@@ -67,13 +77,14 @@ bool egm_backend_check(HostMemoryBackend *backend, Error **errp)
     }
 
     mem_path = object_property_get_str(obj, "mem-path", &error_abort);
-    if (fstat(memory_region_get_fd(&backend->mr), &st) < 0) {
+    fd = memory_region_get_fd(&backend->mr);
+    if (fstat(fd, &st) < 0) {
         error_setg_errno(errp, errno, "memory backend '%s': cannot inspect "
                          "mem-path=%s", id, mem_path);
         return false;
     }
     if (S_ISREG(st.st_mode)) {
-        if (egm_is_in_dev(mem_path)) {
+        if (egm_is_in_dev(fd, mem_path)) {
             error_setg(errp, "memory backend '%s': mem-path=%s is a regular "
                        "file where a device should be", id, mem_path);
             error_append_hint(errp, "Remove the file, and load the nvgrace-egm "

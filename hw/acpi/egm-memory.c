@@ -34,13 +34,14 @@ struct AcpiEgmMemory {
      * Settled by acpi_egm_memory_resolve(). @path leads to the PCI function:
      * the number of the root bus, which is fixed by configuration, then a devfn
      * per bus. The numbers of other buses are the firmware's choice and not
-     * used. @devices are the function and the bridges above it, each with a
-     * reference: a guest that powers off a slot must not free them.
+     * used. @devices are those with which the function would go away: they have
+     * @unplug_blocker, until a guest powers off their slot.
      */
     GByteArray *path;
     uint64_t base;
     uint64_t size;
     GPtrArray *devices;
+    DeviceListener listener;
     Error *unplug_blocker;
 
     /* public */
@@ -94,6 +95,7 @@ static PCIDevice *egm_find_pci_dev(const char *name, Error **errp)
 {
     ERRP_GUARD();
     Object *obj = NULL;
+    PCIDevice *pdev;
     bool ambiguous = false;
 
     /* An id is unique, whatever else in the QOM tree has the same name. */
@@ -121,15 +123,18 @@ static PCIDevice *egm_find_pci_dev(const char *name, Error **errp)
     if (!object_dynamic_cast(obj, TYPE_PCI_DEVICE)) {
         error_setg(errp, "pci-dev=%s is a %s, not a PCI device", name,
                    object_get_typename(obj));
+        error_append_hint(errp, "Use the id of the GPU's -device option.\n");
         return NULL;
     }
-    if (object_dynamic_cast(obj, TYPE_PCI_BRIDGE)) {
+    pdev = PCI_DEVICE(obj);
+    if (pci_get_byte(pdev->config + PCI_CLASS_DEVICE + 1) ==
+        PCI_BASE_CLASS_BRIDGE) {
         error_setg(errp, "pci-dev=%s is a PCI bridge (%s), not a GPU", name,
                    object_get_typename(obj));
         error_append_hint(errp, "Use the id of the device behind it.\n");
         return NULL;
     }
-    return PCI_DEVICE(obj);
+    return pdev;
 }
 
 static bool egm_check_node(const AcpiEgmMemory *egm, MachineState *ms,
@@ -162,10 +167,51 @@ static bool egm_check_node(const AcpiEgmMemory *egm, MachineState *ms,
     return true;
 }
 
-static void egm_hold(AcpiEgmMemory *egm, PCIDevice *pdev)
+/* A Generic Initiator that names the GPU means: memory of the GPU itself. */
+static bool egm_check_initiators(const AcpiEgmMemory *egm,
+                                 const NumaState *numa, const PCIDevice *pdev,
+                                 Error **errp)
 {
-    g_ptr_array_add(egm->devices, object_ref(pdev));
-    qdev_add_unplug_blocker(DEVICE(pdev), egm->unplug_blocker);
+    ERRP_GUARD();
+
+    for (unsigned i = 0; i < numa->num_nodes; i++) {
+        if (numa->nodes[i].has_gi && numa->nodes[i].node_mem &&
+            acpi_generic_initiator_names(i, pdev)) {
+            error_setg(errp, "pci-dev=%s: an acpi-generic-initiator ties it to "
+                       "node=%u, which has memory", egm->pci_dev, i);
+            error_append_hint(errp, "The guest would take that RAM for memory "
+                              "of the GPU. Use nodes without memory for "
+                              "acpi-generic-initiator.\n");
+            return false;
+        }
+    }
+    return true;
+}
+
+/*
+ * Keep all functions of a slot from being unplugged: they go together. Slots
+ * that several objects need have a blocker of each.
+ */
+static void egm_hold_slot(AcpiEgmMemory *egm, PCIBus *bus, int devfn)
+{
+    for (int f = 0; f < PCI_FUNC_MAX; f++) {
+        PCIDevice *pdev = bus->devices[PCI_DEVFN(PCI_SLOT(devfn), f)];
+
+        if (pdev) {
+            qdev_add_unplug_blocker(DEVICE(pdev), egm->unplug_blocker);
+            g_ptr_array_add(egm->devices, pdev);
+        }
+    }
+}
+
+/* Blockers don't stop a guest that powers off a slot. Forget what is gone. */
+static void egm_device_unrealized(DeviceListener *listener, DeviceState *dev)
+{
+    AcpiEgmMemory *egm = container_of(listener, AcpiEgmMemory, listener);
+
+    if (g_ptr_array_remove(egm->devices, dev)) {
+        qdev_del_unplug_blocker(dev, egm->unplug_blocker);
+    }
 }
 
 /* Walk up to the root bus; the only place that looks at the PCI tree. */
@@ -177,10 +223,12 @@ static void egm_settle_path(AcpiEgmMemory *egm, PCIDevice *pdev)
     error_setg(&egm->unplug_blocker, "Device is in use by %s '%s': the guest's "
                "ACPI tables describe it", TYPE_ACPI_EGM_MEMORY, egm->id);
     egm->devices = g_ptr_array_new();
+    egm->listener.unrealize = egm_device_unrealized;
+    device_listener_register(&egm->listener);
     egm->path = g_byte_array_new();
 
     while (true) {
-        egm_hold(egm, pdev);
+        egm_hold_slot(egm, bus, pdev->devfn);
         step = pdev->devfn;
         g_byte_array_prepend(egm->path, &step, 1);
         if (pci_bus_is_root(bus)) {
@@ -232,12 +280,7 @@ static bool egm_resolve_one(AcpiEgmMemory *egm, MachineState *ms,
     }
     g_hash_table_insert(pci_devs, pdev, egm);
 
-    if (acpi_generic_initiator_names(egm->node, pdev)) {
-        error_setg(errp, "node=%u: an acpi-generic-initiator ties NUMA node %u "
-                   "to pci-dev=%s", egm->node, egm->node, egm->pci_dev);
-        error_append_hint(errp, "The guest would take its RAM for memory of "
-                          "the GPU. Use nodes without memory for "
-                          "acpi-generic-initiator.\n");
+    if (!egm_check_initiators(egm, ms->numa_state, pdev, errp)) {
         return false;
     }
     if (pdev->devfn) {
@@ -308,33 +351,44 @@ static Aml *egm_dsd(const AcpiEgmMemory *egm)
 }
 
 /*
- * @objects from index @begin up to @end, sorted by path, share the first @depth
- * steps of their paths. Append a Device for each different next step.
+ * What stands for one step of a path: first the scope of the host bridge, which
+ * is declared elsewhere under these names, then a Device for each bus.
  */
-static void egm_append_devices(Aml *parent, GPtrArray *objects, unsigned begin,
-                               unsigned end, unsigned depth)
+static Aml *egm_open_step(unsigned depth, uint8_t step)
+{
+    Aml *dev;
+
+    if (depth == 0) {
+        return step ? aml_scope("PC%.02X", step) : aml_scope("PCI0");
+    }
+    dev = aml_device("S%.02X", step);
+    /* ACPI 6.5, 6.1.1 _ADR, Table 6.2: PCI device in the high word */
+    aml_append(dev, aml_name_decl("_ADR", aml_int(PCI_SLOT(step) << 16 |
+                                                  PCI_FUNC(step))));
+    return dev;
+}
+
+/*
+ * @objects from @begin up to @end, sorted by path, have the first @depth steps
+ * of their paths in common. Append what stands for each different next step.
+ */
+static void egm_append_steps(Aml *parent, AcpiEgmMemory **begin,
+                             AcpiEgmMemory **end, unsigned depth)
 {
     while (begin < end) {
-        const AcpiEgmMemory *egm = g_ptr_array_index(objects, begin);
-        uint8_t devfn = egm->path->data[depth];
-        Aml *dev = aml_device("S%.02X", devfn);
-        unsigned next = begin + 1;
+        uint8_t step = (*begin)->path->data[depth];
+        Aml *aml = egm_open_step(depth, step);
+        AcpiEgmMemory **next = begin;
 
-        while (next < end &&
-               ((AcpiEgmMemory *)g_ptr_array_index(objects, next))
-                   ->path->data[depth] == devfn) {
+        while (next < end && (*next)->path->data[depth] == step) {
             next++;
         }
-
-        /* ACPI 6.5, 6.1.1 _ADR, Table 6.2: PCI device in the high word */
-        aml_append(dev, aml_name_decl("_ADR", aml_int(PCI_SLOT(devfn) << 16 |
-                                                      PCI_FUNC(devfn))));
-        if (egm->path->len == depth + 1) {
-            aml_append(dev, egm_dsd(egm));
+        if ((*begin)->path->len == depth + 1) {
+            aml_append(aml, egm_dsd(*begin));
             begin++;
         }
-        egm_append_devices(dev, objects, begin, next, depth + 1);
-        aml_append(parent, dev);
+        egm_append_steps(aml, begin, next, depth + 1);
+        aml_append(parent, aml);
         begin = next;
     }
 }
@@ -342,58 +396,54 @@ static void egm_append_devices(Aml *parent, GPtrArray *objects, unsigned begin,
 void acpi_egm_memory_build_dsdt(Aml *scope)
 {
     g_autoptr(GPtrArray) objects = egm_collect(egm_compare_path);
-    unsigned begin, next;
+    AcpiEgmMemory **begin = (AcpiEgmMemory **)objects->pdata;
 
-    for (begin = 0; begin < objects->len; begin = next) {
-        const AcpiEgmMemory *egm = g_ptr_array_index(objects, begin);
-        uint8_t root = egm->path->data[0];
-        Aml *bridge = root ? aml_scope("PC%.02X", root) : aml_scope("PCI0");
-
-        next = begin + 1;
-        while (next < objects->len &&
-               ((AcpiEgmMemory *)g_ptr_array_index(objects, next))
-                   ->path->data[0] == root) {
-            next++;
-        }
-        egm_append_devices(bridge, objects, begin, next, 1);
-        aml_append(scope, bridge);
-    }
+    egm_append_steps(scope, begin, begin + objects->len, 0);
     trace_acpi_egm_memory_build_dsdt(objects->len);
 }
 
 /* The QOM object */
 
+static bool egm_check_new(const AcpiEgmMemory *egm, Error **errp)
+{
+    ERRP_GUARD();
+    MachineClass *mc = MACHINE_GET_CLASS(qdev_get_machine());
+
+    if (!mc->acpi_egm_memory_supported) {
+        error_setg(errp, "not supported by machine '%s'", mc->name);
+        error_append_hint(errp, "Use -machine virt.\n");
+        return false;
+    }
+    if (phase_check(PHASE_MACHINE_INITIALIZED)) {
+        error_setg(errp, "too late: it must be created before the machine, as "
+                   "ACPI tables describe hardware that is present at boot");
+        error_append_hint(errp, "Use -object on the command line, or start "
+                          "with --preconfig.\n");
+        return false;
+    }
+    if (!egm->pci_dev) {
+        error_setg(errp, "pci-dev is not set");
+        return false;
+    }
+    if (egm->node >= MAX_NODES) {
+        error_setg(errp, "node=%u is out of range; use 0 to %d", egm->node,
+                   MAX_NODES - 1);
+        return false;
+    }
+    return true;
+}
+
 static void acpi_egm_memory_complete(UserCreatable *uc, Error **errp)
 {
     ERRP_GUARD();
     AcpiEgmMemory *egm = ACPI_EGM_MEMORY(uc);
-    MachineClass *mc = MACHINE_GET_CLASS(qdev_get_machine());
+    const char *id = object_get_canonical_path_component(OBJECT(uc));
 
-    if (!mc->acpi_egm_memory_supported) {
-        error_setg(errp, "%s is not supported by machine '%s'",
-                   TYPE_ACPI_EGM_MEMORY, mc->name);
-        error_append_hint(errp, "Use -machine virt.\n");
-        return;
+    if (egm_check_new(egm, errp)) {
+        egm->id = id;
+    } else {
+        error_prepend(errp, "%s '%s': ", TYPE_ACPI_EGM_MEMORY, id);
     }
-    if (phase_check(PHASE_MACHINE_INITIALIZED)) {
-        error_setg(errp, "%s must be created before the machine: ACPI tables "
-                   "describe hardware that is present at boot",
-                   TYPE_ACPI_EGM_MEMORY);
-        error_append_hint(errp, "Use -object on the command line, or start "
-                          "with --preconfig.\n");
-        return;
-    }
-    if (!egm->pci_dev) {
-        error_setg(errp, "property 'pci-dev' of %s is not set",
-                   TYPE_ACPI_EGM_MEMORY);
-        return;
-    }
-    if (egm->node >= MAX_NODES) {
-        error_setg(errp, "property 'node' of %s must be set to a NUMA node, "
-                   "0 to %d", TYPE_ACPI_EGM_MEMORY, MAX_NODES - 1);
-        return;
-    }
-    egm->id = object_get_canonical_path_component(OBJECT(egm));
 }
 
 static bool acpi_egm_memory_can_be_deleted(UserCreatable *uc)
@@ -455,13 +505,14 @@ static void acpi_egm_memory_finalize(Object *obj)
 {
     AcpiEgmMemory *egm = ACPI_EGM_MEMORY(obj);
 
-    for (unsigned i = 0; egm->devices && i < egm->devices->len; i++) {
-        DeviceState *dev = g_ptr_array_index(egm->devices, i);
-
-        qdev_del_unplug_blocker(dev, egm->unplug_blocker);
-        object_unref(dev);
+    if (egm->devices) {
+        device_listener_unregister(&egm->listener);
+        for (unsigned i = 0; i < egm->devices->len; i++) {
+            qdev_del_unplug_blocker(g_ptr_array_index(egm->devices, i),
+                                    egm->unplug_blocker);
+        }
+        g_ptr_array_unref(egm->devices);
     }
-    g_clear_pointer(&egm->devices, g_ptr_array_unref);
     g_clear_pointer(&egm->path, g_byte_array_unref);
     error_free(egm->unplug_blocker);
     g_free(egm->pci_dev);

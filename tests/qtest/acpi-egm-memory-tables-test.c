@@ -599,6 +599,8 @@ static void test_slot_power_off(void)
     g_assert_true(qdict_haskey(rsp, "error"));
     qobject_unref(rsp);
 
+    qtest_qmp_eventwait(qts, "DEVICE_DELETED");
+
     qtest_system_reset(qts);
     again = read_tables(qts);
     g_assert_cmpmem(again->data, again->len, first->data, first->len);

@@ -99,12 +99,12 @@ static const StartCase start_cases[] = {
         .name = "machine/none",
         .machine = "none",
         .args = EGM,
-        .message = "acpi-egm-memory is not supported by machine 'none'",
+        .message = EGM0 "not supported by machine 'none'",
     }, {
         .name = "machine/sbsa-ref",
         .machine = "sbsa-ref",
         .args = EGM,
-        .message = "acpi-egm-memory is not supported by machine 'sbsa-ref'",
+        .message = EGM0 "not supported by machine 'sbsa-ref'",
     }, {
         .name = "machine/acpi-off",
         .machine = "virt,acpi=off",
@@ -118,8 +118,7 @@ static const StartCase start_cases[] = {
         .name = "node/above-limit",
         .args = M0 NODE0 GPU
                 "-object acpi-egm-memory,id=egm0,pci-dev=dev0,node=128",
-        .message = "property 'node' of acpi-egm-memory must be set to a NUMA "
-                   "node, 0 to 127",
+        .message = EGM0 "node=128 is out of range; use 0 to 127",
     }, {
         .name = "node/highest-not-configured",
         .args = M0 NODE0 GPU
@@ -200,6 +199,19 @@ static const StartCase start_cases[] = {
                    "file, not an EGM device; good for tests, but no GPU can "
                    "reach it",
         .starts = true,
+    }, {
+        .name = "memdev/directory",
+        .args = "-object memory-backend-file,id=m0,mem-path=$D,size=128M,"
+                "share=on " NODE0 GPU EGM,
+        .message = "warning: memory backend 'm0': mem-path=$D is a regular file",
+        .starts = true,
+    }, {
+        .name = "memdev/dev-shm",
+        .args = "-object memory-backend-file,id=m0,mem-path=/dev/shm,size=128M,"
+                "share=on " NODE0 GPU EGM,
+        .message = "warning: memory backend 'm0': mem-path=/dev/shm is a regular "
+                   "file",
+        .starts = true,
     },
 
     /* The PCI device */
@@ -232,6 +244,11 @@ static const StartCase start_cases[] = {
         .message = EGM0 "pci-dev=rp1 is a PCI bridge (pcie-root-port), not a "
                    "GPU",
     }, {
+        .name = "pci-dev/host-bridge",
+        .args = M0 NODE0 GPU "-device pxb-pcie,id=pxb,bus=pcie.0,bus_nr=32 "
+                "-object acpi-egm-memory,id=egm0,pci-dev=pxb,node=0",
+        .message = EGM0 "pci-dev=pxb is a PCI bridge (pxb-pcie), not a GPU",
+    }, {
         /* The machine's own NIC and the last of these have the same name. */
         .name = "pci-dev/ambiguous",
         .args = M0 NODE0 GPU "-nic hubport,hubid=0,model=virtio-net-pci "
@@ -263,8 +280,16 @@ static const StartCase start_cases[] = {
         .name = "generic-initiator/same-node",
         .args = GOOD
                 "-object acpi-generic-initiator,id=gi0,pci-dev=dev0,node=0",
-        .message = EGM0 "node=0: an acpi-generic-initiator ties NUMA node 0 to "
-                   "pci-dev=dev0",
+        .message = EGM0 "pci-dev=dev0: an acpi-generic-initiator ties it to "
+                   "node=0, which has memory",
+    }, {
+        .name = "generic-initiator/other-memory",
+        .args = "-object memory-backend-ram,id=m1,size=128M "
+                "-numa node,nodeid=1,memdev=m1 " M0 "-m 256M "
+                "-numa node,nodeid=0,memdev=m0 " GPU EGM
+                "-object acpi-generic-initiator,id=gi0,pci-dev=dev0,node=1",
+        .message = EGM0 "pci-dev=dev0: an acpi-generic-initiator ties it to "
+                   "node=1, which has memory",
     }, {
         .name = "generic-initiator/other-device",
         .args = GOOD "-device pci-testdev,id=nic "
@@ -376,7 +401,8 @@ static void test_preconfig(void)
 {
     QTestState *qts = start(M0 NODE0 GPU "--preconfig");
 
-    assert_refused(add_object(qts, "egm0", "dev0", 128), "0 to 127");
+    assert_refused(add_object(qts, "egm0", "dev0", 128),
+                   EGM0 "node=128 is out of range; use 0 to 127");
 
     /* A change of mind is fine while there is no machine yet. */
     qtest_qmp_assert_success(qts, "{ 'execute': 'object-add', 'arguments': {"
@@ -396,12 +422,35 @@ static void test_preconfig(void)
     qtest_quit(qts);
 }
 
+/* QEMU lets go of a backend that no machine uses yet. */
+static void test_preconfig_memdev_deleted(void)
+{
+    g_autofree char *expanded = expand(M0 NODE0 GPU EGM);
+    g_autofree char *line = g_strdup_printf(
+        "printf '%%s\\n' '{\"execute\":\"qmp_capabilities\"}' "
+        "'{\"execute\":\"object-del\",\"arguments\":{\"id\":\"m0\"}}' "
+        "'{\"execute\":\"x-exit-preconfig\"}' '{\"execute\":\"quit\"}' | "
+        "%s -machine virt -accel qtest -display none -nodefaults --preconfig "
+        "-qmp stdio %s", g_getenv("QTEST_QEMU_BINARY"), expanded);
+    const char *argv[] = { "/bin/sh", "-c", line, NULL };
+    g_autofree char *out = NULL, *text = NULL;
+    int status;
+
+    g_assert_true(g_spawn_sync(NULL, (char **)argv, NULL, 0, NULL, NULL, &out,
+                               &text, &status, NULL));
+    g_test_message("%s", text);
+    g_assert_nonnull(strstr(text, EGM0 "node=0: its memory backend has been "
+                            "deleted"));
+    g_assert_cmpint(WEXITSTATUS(status), ==, 1);
+}
+
 static void test_late(void)
 {
     QTestState *qts = start(GOOD "-device pci-testdev,id=dev1");
 
     assert_refused(add_object(qts, "egm1", "dev1", 0),
-                   "must be created before the machine");
+                   "acpi-egm-memory 'egm1': too late: it must be created before "
+                   "the machine");
     assert_refused(qtest_qmp(qts, "{ 'execute': 'object-del',"
                                   " 'arguments': { 'id': 'egm0' } }"),
                    "object 'egm0' is in use, can not be deleted");
@@ -421,17 +470,18 @@ static void test_late(void)
     qtest_quit(qts);
 }
 
-/* Neither the GPU nor a bridge above it goes away; others do. */
+/* Neither the GPU goes away, nor what would take it along; others do. */
 static void test_unplug(void)
 {
-    static const char *const kept[] = { "dev0", "down0", "up0" };
+    static const char *const kept[] = { "dev0", "f1", "down0", "up0" };
     QTestState *qts = start(
         M0 NODE0
         "-device pcie-root-port,id=rp0,bus=pcie.0,chassis=1 "
         "-device pcie-root-port,id=rp1,bus=pcie.0,chassis=2 "
         "-device x3130-upstream,id=up0,bus=rp0 "
         "-device xio3130-downstream,id=down0,bus=up0,chassis=3 "
-        "-device pci-testdev,id=dev0,bus=down0 "
+        "-device pci-testdev,id=dev0,bus=down0,addr=0.0,multifunction=on "
+        "-device pci-testdev,id=f1,bus=down0,addr=0.1 "
         "-device pci-testdev,id=dev1,bus=rp1 " EGM);
 
     for (int i = 0; i < ARRAY_SIZE(kept); i++) {
@@ -534,6 +584,8 @@ int main(int argc, char **argv)
     qtest_add_func("acpi-egm-memory/start/memdev/warn-once", test_warn_once);
     qtest_add_func("acpi-egm-memory/help", test_help);
     qtest_add_func("acpi-egm-memory/qmp/preconfig", test_preconfig);
+    qtest_add_func("acpi-egm-memory/qmp/preconfig/memdev-deleted",
+                   test_preconfig_memdev_deleted);
     qtest_add_func("acpi-egm-memory/qmp/late", test_late);
     qtest_add_func("acpi-egm-memory/qmp/unplug", test_unplug);
     qtest_add_func("acpi-egm-memory/qmp/introspection", test_introspection);
