@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A Linux guest that reports what its firmware and kernel tell a driver."""
+
+import base64
+import contextlib
+import dataclasses
+import mmap
+import pathlib
+import re
+import socket
+import sys
+import threading
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / 'python'))
+# pylint: disable=wrong-import-position
+from egm import machine  # noqa: E402
+
+RAM_BASE = 0x40000000
+BAD_LOG = re.compile(r'ACPI Error|AE_|Firmware Bug|Faking a node')
+
+
+@dataclasses.dataclass
+class Egm:
+    """What the driver of one PCI function finds."""
+    base: int
+    size: int
+    pxm: int
+    node: int           # Linux' number, -1: the domain is not in SRAT
+    path: str           # of the ACPI companion
+
+
+@dataclasses.dataclass
+class Report:
+    """Everything that a guest told in one boot."""
+    kernel: str = ''
+    page_size: int = 0
+    egm: dict = dataclasses.field(default_factory=dict)     # by PCI address
+    paths: dict = dataclasses.field(default_factory=dict)   # by PCI address
+    memory: dict = dataclasses.field(default_factory=dict)  # node: bytes
+    srat: dict = dataclasses.field(default_factory=dict)    # (node, pxm): ranges
+    log: list = dataclasses.field(default_factory=list)
+    tables: dict = dataclasses.field(default_factory=dict)  # name: bytes
+
+    def same(self, other):
+        """Whether two boots of one machine told the same."""
+        return (self.egm, self.paths, self.srat, self.tables) == \
+            (other.egm, other.paths, other.srat, other.tables)
+
+
+def _parse(lines):
+    report = Report()
+    for line in lines:
+        kind, _, rest = line.partition(' ')
+        if kind == 'kernel':
+            report.kernel = rest
+        elif kind == 'page_size':
+            report.page_size = int(rest)
+        elif kind == 'device':
+            match = re.fullmatch(r'(\S+) errors (\S+) (\S+) (\S+) base (\S+) '
+                                 r'size (\S+) pxm (\d+) node (-?\d+)', rest)
+            if match.group(2, 3, 4) != ('0', '0', '0'):
+                raise AssertionError(f'a property is missing: {rest}')
+            report.egm[match.group(1)] = Egm(
+                int(match.group(5), 16), int(match.group(6), 16),
+                int(match.group(7)), int(match.group(8)), '')
+        elif kind == 'path':
+            address, _, path = rest.partition(' ')
+            if path:
+                report.paths[address] = path
+        elif kind == 'memory':
+            node, size = rest.split()
+            report.memory[int(node)] = int(size) * 1024
+        elif kind == 'log':
+            report.log.append(rest)
+            match = re.search(r'SRAT: Node (\d+) PXM (\d+) \[mem '
+                              r'0x([0-9a-f]+)-0x([0-9a-f]+)\]', rest)
+            if match:
+                first, last = (int(x, 16) for x in match.group(3, 4))
+                report.srat.setdefault(
+                    (int(match.group(1)), int(match.group(2))), []).append(
+                        (first, last - first + 1))
+        elif kind == 'table':
+            name, _, data = rest.partition(' ')
+            report.tables[name] = base64.b64decode(data)
+        elif kind == 'failed':
+            raise AssertionError(f'the guest failed: {rest}')
+    for address, egm in report.egm.items():
+        egm.path = report.paths.get(address, '')
+    return report
+
+
+class Guest:
+    """A virt machine booting UEFI, then Linux; a context manager.
+
+    args: QEMU options in addition to firmware, kernel and console. Console and
+    tables are kept in `keep`.
+    """
+
+    def __init__(self, build, kernel, args, keep, cpu):
+        build = pathlib.Path(build)
+        self.keep = pathlib.Path(keep)
+        self.keep.mkdir(parents=True, exist_ok=True)
+        files = build / 'tests/guest'
+        self.vm = machine.Machine(build, [
+            '-cpu', cpu,
+            '-drive', 'if=pflash,format=raw,readonly=on,file='
+            f'{build}/pc-bios/edk2-aarch64-code.fd',
+            '-kernel', f'{files}/{kernel}.vmlinuz',
+            '-initrd', f'{files}/{kernel}.initrd',
+            '-append', 'console=ttyAMA0 quiet log_buf_len=4M panic=-1',
+            *args])
+        self.vm.args += ['-serial', 'unix:' + self._socket() +
+                         ',server=on,wait=off']
+        self.console = ''
+        self.changed = threading.Condition()
+        self.seen = 0
+
+    def _socket(self):
+        return str(pathlib.Path(self.vm.directory.name) / 'console')
+
+    def __enter__(self):
+        self.vm.__enter__()
+        self.serial = socket.socket(socket.AF_UNIX)
+        self.serial.connect(self._socket())
+        self.thread = threading.Thread(target=self._read, daemon=True)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *exc):
+        self.vm.__exit__(*exc)
+        self.thread.join(10)
+        self.serial.close()
+        (self.keep / 'console').write_text(self.console)
+        (self.keep / 'qemu').write_text(self.vm.text)
+
+    def _read(self):
+        with contextlib.suppress(OSError):
+            while data := self.serial.recv(1 << 16):
+                with self.changed:
+                    self.console += data.decode(errors='replace')
+                    self.changed.notify_all()
+        with self.changed:
+            self.changed.notify_all()
+
+    def expect(self, text, seconds=180):
+        """Wait for TEXT on the console; give what came before it."""
+        end = time.monotonic() + seconds
+        with self.changed:
+            while (at := self.console.find(text, self.seen)) < 0:
+                if not self.thread.is_alive() or \
+                        not self.changed.wait(max(end - time.monotonic(), 0)):
+                    last = self.console.strip().splitlines()[-3:]
+                    raise AssertionError(
+                        f'no "{text}" on the console of the guest, see '
+                        f'{self.keep}; the last lines: {last}')
+            before = self.console[self.seen:at]
+            self.seen = at + len(text)
+            return before
+
+    def boot(self):
+        """Wait until Linux takes commands."""
+        self.expect('EGM ready')
+
+    def command(self, text):
+        """Run a command in the guest; give its lines."""
+        self.serial.sendall(text.encode() + b'\n')
+        output = self.expect(f'EGM done {text.split()[0]}')
+        return [line[4:].rstrip() for line in output.splitlines()
+                if line.startswith('EGM ')]
+
+    def report(self):
+        """What this boot found. Bad lines of the kernel's log are an error."""
+        result = _parse(self.command('report'))
+        for name, data in result.tables.items():
+            (self.keep / f'{name}.aml').write_bytes(data)
+        bad = [line for line in result.log if BAD_LOG.search(line)]
+        if bad:
+            raise AssertionError(f'the kernel complains: {bad[0]}')
+        return result
+
+    def page(self, node):
+        """Fill a page of NODE with the pattern; give its physical address."""
+        line, = self.command(f'page {node}')
+        return int(re.match(r'page (0x[0-9a-f]+) ', line).group(1), 16)
+
+
+def pattern(size):
+    """What the guest writes into a page of SIZE bytes."""
+    return b''.join((0x45474d2070616765 + i).to_bytes(8, 'little')
+                    for i in range(size // 8))
+
+
+def read_file(path, offset, length):
+    """Bytes of a backing file, while QEMU has it mapped."""
+    with open(path, 'rb') as file, \
+            mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as memory:
+        return memory[offset:offset + length]

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * What a driver for a GPU with EGM finds in a guest
+ *
+ * /proc/egm_devices makes the calls of such a driver for every PCI function and
+ * lists those that have at least one of its three properties.
+ *
+ * /proc/egm_page allocates a page on the NUMA node that was written to it, fills
+ * it with the pattern below, and tells its physical address.
+ */
+
+#include <linux/acpi.h>
+#include <linux/gfp.h>
+#include <linux/io.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/pci.h>
+#include <linux/proc_fs.h>
+#include <linux/property.h>
+#include <linux/seq_file.h>
+#include <linux/uaccess.h>
+
+/* The page holds this, plus its own index, in each of its 64-bit words. */
+#define PATTERN 0x45474d2070616765ULL
+
+static struct page *page;
+
+static int devices_show(struct seq_file *m, void *v)
+{
+	struct pci_dev *pdev = NULL;
+
+	seq_printf(m, "page_size %lu\n", PAGE_SIZE);
+	for_each_pci_dev(pdev) {
+		u64 base = 0, size = 0, pxm = 0;
+		int no_base, no_size, no_pxm;
+
+		no_base = device_property_read_u64(&pdev->dev,
+						   "nvidia,egm-base-pa", &base);
+		no_size = device_property_read_u64(&pdev->dev,
+						   "nvidia,egm-size", &size);
+		no_pxm = device_property_read_u64(&pdev->dev,
+						  "nvidia,egm-pxm", &pxm);
+		if (no_base && no_size && no_pxm)
+			continue;
+		seq_printf(m, "device %s errors %d %d %d base 0x%llx size 0x%llx pxm %llu node %d\n",
+			   pci_name(pdev), no_base, no_size, no_pxm, base, size,
+			   pxm, pxm_to_node(pxm));
+	}
+	return 0;
+}
+
+static int page_show(struct seq_file *m, void *v)
+{
+	if (page)
+		seq_printf(m, "page 0x%llx node %d\n",
+			   (u64)page_to_phys(page), page_to_nid(page));
+	return 0;
+}
+
+static int page_open(struct inode *inode, struct file *file)
+{
+	return single_open(file, page_show, NULL);
+}
+
+static ssize_t page_write(struct file *file, const char __user *buf,
+			  size_t count, loff_t *pos)
+{
+	int node, err = kstrtoint_from_user(buf, count, 0, &node);
+	u64 *word;
+	int i;
+
+	if (err)
+		return err;
+	if (node < 0 || node >= MAX_NUMNODES || !node_online(node))
+		return -EINVAL;
+	if (page)
+		__free_page(page);
+	page = alloc_pages_node(node, GFP_KERNEL | __GFP_THISNODE, 0);
+	if (!page)
+		return -ENOMEM;
+	word = page_address(page);
+	for (i = 0; i < PAGE_SIZE / sizeof(*word); i++)
+		word[i] = PATTERN + i;
+	return count;
+}
+
+static const struct proc_ops page_ops = {
+	.proc_open = page_open,
+	.proc_read = seq_read,
+	.proc_write = page_write,
+	.proc_lseek = seq_lseek,
+	.proc_release = single_release,
+};
+
+static int __init egm_probe_init(void)
+{
+	if (!proc_create_single("egm_devices", 0444, NULL, devices_show))
+		return -ENOMEM;
+	if (!proc_create("egm_page", 0644, NULL, &page_ops)) {
+		remove_proc_entry("egm_devices", NULL);
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+static void __exit egm_probe_exit(void)
+{
+	remove_proc_entry("egm_page", NULL);
+	remove_proc_entry("egm_devices", NULL);
+	if (page)
+		__free_page(page);
+}
+
+module_init(egm_probe_init);
+module_exit(egm_probe_exit);
+MODULE_DESCRIPTION("Report the EGM properties of PCI devices");
+MODULE_LICENSE("GPL");

@@ -1,0 +1,294 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A real Linux guest reads what QEMU advertises.
+
+The calls are those of the real driver (see probe/); the machines below are the
+topologies that people build. Names: gpuN has EGM, everything else has not.
+"""
+
+import dataclasses
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+# pylint: disable=wrong-import-position
+from guest import Egm, Guest, RAM_BASE, machine, pattern, read_file  # noqa: E402
+from egm import tap  # noqa: E402
+
+BUILD = pathlib.Path(os.environ['EGM_BUILD'])
+MIB = 1 << 20
+
+
+def ram(directory, sizes, empty=0):
+    """NUMA nodes with a file each, a CPU each, then nodes without memory."""
+    args = ['-m', f'{sum(sizes)}M', '-smp', f'{len(sizes)},sockets={len(sizes)}']
+    for n, size in enumerate(sizes):
+        args += ['-object', f'memory-backend-file,id=m{n},size={size}M,share=on,'
+                 f'mem-path={directory}/m{n}',
+                 '-numa', f'node,nodeid={n},memdev=m{n},cpus={n}']
+    for n in range(empty):
+        args += ['-numa', f'node,nodeid={len(sizes) + n}']
+    return args
+
+
+def devices(*texts):
+    """-device for each; a gpu is a device that QEMU emulates."""
+    return [x for text in texts for x in ('-device', text)]
+
+
+def port(name, bus, where='0'):
+    """A root port; chassis numbers must differ.
+
+    Without I/O space: with pages larger than 4 KiB Linux does not survive the
+    small windows of several host bridges.
+    """
+    number = sum(map(ord, name + bus)) % 250 + 1
+    return (f'pcie-root-port,id={name},bus={bus},addr={where},chassis={number},'
+            'io-reserve=0')
+
+
+def pxb(name, number, node=None):
+    """A host bridge of its own, at bus NUMBER."""
+    numa = '' if node is None else f',numa_node={node}'
+    return f'pxb-pcie,id={name},bus=pcie.0,bus_nr={number}{numa}'
+
+
+def gpu(number, bus, where='0'):
+    """Stands in for a GPU: an endpoint without I/O space."""
+    return f'edu,id=gpu{number},bus={bus},addr={where}'
+
+
+def nic(bus, where='0'):
+    """A neighbour that must not get properties."""
+    return f'virtio-net-pci,id=nic,bus={bus},addr={where},romfile='
+
+
+def egm(*nodes):
+    """An object for gpu0, gpu1, ... with its node."""
+    return [x for n, node in enumerate(nodes) for x in
+            ('-object', f'acpi-egm-memory,id=egm{n},pci-dev=gpu{n},node={node}')]
+
+
+def initiators(number, nodes):
+    """Nodes for a GPU's own memory."""
+    return [x for node in nodes for x in
+            ('-object', f'acpi-generic-initiator,id=gi{node},'
+             f'pci-dev=gpu{number},node={node}')]
+
+
+@dataclasses.dataclass
+class Case:
+    """A machine, and what Linux must find: by PCI address, path and node."""
+    args: list
+    gpus: dict
+    sizes: tuple = (512,)
+    empty: int = 0
+    machine: str = 'virt,gic-version=3'
+
+
+TWO_SOCKETS = devices(
+    pxb('pxb0', 32, 0), pxb('pxb1', 64, 1),
+    port('rp0', 'pxb0', '0'), port('rp1', 'pxb0', '1'),
+    port('rp2', 'pxb1', '0'), port('rp3', 'pxb1', '1'),
+    gpu(0, 'rp0'), gpu(1, 'rp1'), gpu(2, 'rp2'), gpu(3, 'rp3'))
+
+CASES = {
+    'no_object': Case(devices(port('rp0', 'pcie.0', '2'), gpu(0, 'rp0')), {}),
+
+    'root_bus': Case(devices(gpu(0, 'pcie.0', '3')) + egm(0),
+                     {'0000:00:03.0': (r'\_SB_.PCI0.S18_', 0)}),
+
+    'root_port_function': Case(
+        devices(port('rp0', 'pcie.0', '2.0,multifunction=on'),
+                port('rp1', 'pcie.0', '2.3'),
+                gpu(0, 'rp1'), nic('rp0')) + egm(0),
+        {'0000:02:00.0': (r'\_SB_.PCI0.S13_.S00_', 0)}),
+
+    'pxb': Case(devices(pxb('pxb0', 32), port('rp0', 'pxb0'), gpu(0, 'rp0'))
+                + egm(0),
+                {'0000:21:00.0': (r'\_SB_.PC20.S00_.S00_', 0)}),
+
+    'switch': Case(
+        devices(pxb('pxb0', 32), port('rp0', 'pxb0'),
+                'x3130-upstream,id=up,bus=rp0',
+                'xio3130-downstream,id=d0,bus=up,chassis=251,addr=0',
+                'xio3130-downstream,id=d1,bus=up,chassis=252,addr=1',
+                gpu(0, 'd0'), gpu(1, 'd1')) + egm(0, 0),
+        {'0000:23:00.0': (r'\_SB_.PC20.S00_.S00_.S00_.S00_', 0),
+         '0000:24:00.0': (r'\_SB_.PC20.S00_.S00_.S08_.S00_', 0)}),
+
+    'two_sockets': Case(
+        TWO_SOCKETS + egm(0, 0, 1, 1),
+        {'0000:21:00.0': (r'\_SB_.PC20.S00_.S00_', 0),
+         '0000:22:00.0': (r'\_SB_.PC20.S08_.S00_', 0),
+         '0000:41:00.0': (r'\_SB_.PC40.S00_.S00_', 1),
+         '0000:42:00.0': (r'\_SB_.PC40.S08_.S00_', 1)},
+        sizes=(384, 256)),
+
+    'four_sockets': Case(
+        devices(*(x for n in range(4) for x in (
+            pxb(f'pxb{n}', 32 * (n + 1), n), port(f'rp{n}', f'pxb{n}'),
+            gpu(n, f'rp{n}')))) + egm(0, 1, 2, 3),
+        {f'0000:{0x20 * (n + 1) + 1:02x}:00.0':
+         (rf'\_SB_.PC{0x20 * (n + 1):02X}.S00_.S00_', n) for n in range(4)},
+        sizes=(256, 384, 256, 512)),
+
+    'generic_initiators': Case(
+        devices(pxb('pxb0', 32, 0), port('rp0', 'pxb0'), gpu(0, 'rp0'))
+        + initiators(0, range(1, 9)) + egm(0),
+        {'0000:21:00.0': (r'\_SB_.PC20.S00_.S00_', 0)}, empty=8),
+
+    'bus_numbers': Case(
+        devices(*(x for n in range(3) for x in (
+            pxb(f'pxb{n}', 32 * (n + 1)), port(f'rp{n}', f'pxb{n}'),
+            gpu(n, f'rp{n}')))) + egm(0, 0, 0),
+        {f'0000:{0x20 * (n + 1) + 1:02x}:00.0':
+         (rf'\_SB_.PC{0x20 * (n + 1):02X}.S00_.S00_', 0) for n in range(3)}),
+
+    'neighbour': Case(
+        devices(pxb('pxb0', 32), port('rp0', 'pxb0', '0'),
+                port('rp1', 'pxb0', '1'), gpu(0, 'rp0'), nic('rp1')) + egm(0),
+        {'0000:21:00.0': (r'\_SB_.PC20.S00_.S00_', 0)}),
+}
+
+
+class Base(unittest.TestCase):
+    """How to boot a case, and how to verify it."""
+
+    def setUp(self):
+        self.tmp = tempfile.TemporaryDirectory(prefix='egm-guest-')
+        self.addCleanup(self.tmp.cleanup)
+        self.keep = BUILD / 'guest' / self.id().split('.', 1)[1]
+        shutil.rmtree(self.keep, ignore_errors=True)
+
+    def guest(self, case, kernel='6.1-4k', extra=(), name=''):
+        """The machine of a case, not yet started."""
+        # The smallest CPU that has the kernel's page size, for speed.
+        cpu = 'cortex-a57' if kernel.endswith('4k') else 'neoverse-n1'
+        directory = pathlib.Path(self.tmp.name) / (name or 'ram')
+        directory.mkdir(exist_ok=True)
+        return Guest(BUILD, kernel, ['-machine', case.machine]
+                     + ram(directory, case.sizes, case.empty) + case.args
+                     + list(extra), self.keep / name, cpu)
+
+    def verify(self, case, report):
+        """Exactly the GPUs have properties, and they are right."""
+        expected = {}
+        for address, (path, node) in case.gpus.items():
+            base = RAM_BASE + sum(case.sizes[:node]) * MIB
+            expected[address] = Egm(base, case.sizes[node] * MIB, node,
+                                    report.egm[address].node
+                                    if address in report.egm else -1, path)
+        self.assertEqual(report.egm, expected)
+        for found in report.egm.values():
+            self.assertGreaterEqual(found.node, 0)
+            self.assertEqual(report.srat[found.node, found.pxm],
+                             [(found.base, found.size)])
+            # Linux really has that memory there: all but what it needs itself.
+            self.assertGreater(report.memory[found.node], found.size * 0.7)
+
+    def boot_once(self, case, kernel='6.1-4k'):
+        """Boot, verify, end."""
+        with self.guest(case, kernel) as guest:
+            guest.boot()
+            report = guest.report()
+            self.verify(case, report)
+            return report
+
+
+class Topologies(Base):
+    """One boot of each case."""
+
+
+def _add_case(name, case):
+    setattr(Topologies, f'test_{name}', lambda self: self.boot_once(case))
+
+
+for _name, _case in CASES.items():
+    _add_case(_name, _case)
+
+
+class Lifecycle(Base):
+    """Beyond one boot of one kernel."""
+
+    def test_initiators_unchanged(self):
+        """With our object or without: the same Generic Initiators, SRAT too."""
+        case = CASES['generic_initiators']
+        bare = dataclasses.replace(case, gpus={},
+                                   args=case.args[:-len(egm(0))])
+        with_object, without = self.boot_once(case), self.boot_once(bare)
+        self.assertEqual(with_object.tables['SRAT'], without.tables['SRAT'])
+        self.assertEqual(set(with_object.memory), set(range(9)))
+        self.assertEqual(set(without.memory), set(range(9)))
+
+    def test_big_pages(self):
+        """Another kernel, with 16 KiB pages."""
+        report = self.boot_once(CASES['two_sockets'], '6.12-16k')
+        self.assertEqual(report.page_size, 16384)
+        self.assertTrue(report.kernel.startswith('6.12.'), report.kernel)
+
+    def test_reboot(self):
+        """Three boots in one QEMU process find the same."""
+        case = CASES['two_sockets']
+        with self.guest(case) as guest:
+            guest.boot()
+            first = guest.report()
+            self.verify(case, first)
+            for _ in range(2):
+                guest.serial.sendall(b'reboot\n')
+                guest.boot()
+                self.assertTrue(guest.report().same(first))
+
+    def test_reset_in_firmware(self):
+        """A reset while UEFI runs does no harm."""
+        case = CASES['two_sockets']
+        with self.guest(case) as guest:
+            guest.expect('UEFI firmware')
+            guest.vm.cmd('system_reset')
+            guest.boot()
+            self.verify(case, guest.report())
+
+    def test_save_and_restore(self):
+        """A guest that was saved to a file goes on in another QEMU."""
+        case = CASES['two_sockets']
+        state = f'file:{self.tmp.name}/state'
+        with self.guest(case, name='source') as guest:
+            guest.boot()
+            first = guest.report()
+            self.verify(case, first)
+            guest.vm.cmd('migrate', uri=state)
+            guest.vm.wait('the state to be saved', lambda: guest.vm.cmd(
+                'query-migrate')['status'] == 'completed')
+        with self.guest(case, name='target',
+                        extra=('-incoming', state)) as guest:
+            guest.vm.wait('the state to be restored', lambda: guest.vm.cmd(
+                'query-status')['status'] == 'running')
+            self.assertTrue(guest.report().same(first))
+            # The tables are built anew for the next boot.
+            guest.serial.sendall(b'reboot\n')
+            guest.boot()
+            self.assertTrue(guest.report().same(first))
+
+    def test_linear_mapping(self):
+        """What the guest writes at an offset of its EGM is there in the file."""
+        case = CASES['two_sockets']
+        with self.guest(case) as guest:
+            guest.boot()
+            report = guest.report()
+            self.verify(case, report)
+            wanted = pattern(report.page_size)
+            for found in {e.node: e for e in report.egm.values()}.values():
+                address = guest.page(found.node)
+                offset = address - found.base
+                self.assertTrue(0 <= offset < found.size)
+                self.assertEqual(
+                    read_file(f'{self.tmp.name}/ram/m{found.pxm}', offset,
+                              len(wanted)), wanted)
+
+
+if __name__ == '__main__':
+    tap.main()
