@@ -9,6 +9,8 @@
 #include "qemu/error-report.h"
 #include "system/egm.h"
 
+#define SYSFS "/sys"
+
 /* Properties that would make guest RAM something else than the region itself */
 static bool egm_check_linear(Object *backend, Error **errp)
 {
@@ -52,6 +54,36 @@ static bool egm_is_in_dev(int fd, const char *mem_path)
     return g_str_equal(dir, "/dev");
 }
 
+static bool egm_check_device(HostMemoryBackend *backend, dev_t dev,
+                             const char *mem_path, Error **errp)
+{
+    ERRP_GUARD();
+    const char *id = object_get_canonical_path_component(OBJECT(backend));
+    g_autoptr(EgmRegion) region = egm_region_probe(SYSFS, dev);
+
+    if (!region) {
+        warn_report("memory backend '%s': mem-path=%s is not an EGM device; no "
+                    "GPU can reach it", id, mem_path);
+        return true;
+    }
+    if (!region->size) {
+        warn_report("memory backend '%s': the host does not tell the size of "
+                    "EGM region %s", id, region->name);
+    } else if (backend->size > region->size) {
+        error_setg(errp, "memory backend '%s': size=%" PRIu64 " is larger than "
+                   "EGM region %s, mem-path=%s, of %" PRIu64 " bytes", id,
+                   backend->size, region->name, mem_path, region->size);
+        error_append_hint(errp, "Use size=%" PRIu64 " or less.\n",
+                          region->size);
+        return false;
+    }
+    if (!region->gpus) {
+        warn_report("memory backend '%s': the host does not tell the GPUs of "
+                    "EGM region %s", id, region->name);
+    }
+    return true;
+}
+
 bool egm_backend_check(HostMemoryBackend *backend, Error **errp)
 {
     ERRP_GUARD();
@@ -83,6 +115,9 @@ bool egm_backend_check(HostMemoryBackend *backend, Error **errp)
                          "mem-path=%s", id, mem_path);
         return false;
     }
+    if (S_ISCHR(st.st_mode)) {
+        return egm_check_device(backend, st.st_rdev, mem_path, errp);
+    }
     if (S_ISREG(st.st_mode)) {
         if (egm_is_in_dev(fd, mem_path)) {
             error_setg(errp, "memory backend '%s': mem-path=%s is a regular "
@@ -96,4 +131,32 @@ bool egm_backend_check(HostMemoryBackend *backend, Error **errp)
                     id, mem_path);
     }
     return true;
+}
+
+bool egm_backend_check_gpu(HostMemoryBackend *backend, PCIDevice *pdev,
+                           Error **errp)
+{
+    ERRP_GUARD();
+    g_autofree char *sysfsdev = NULL, *host = NULL, *gpus = NULL;
+    g_autoptr(EgmRegion) region = NULL;
+    struct stat st;
+
+    /* Only vfio-pci has this property, however the user named the device. */
+    if (object_property_find(OBJECT(pdev), "sysfsdev")) {
+        sysfsdev = object_property_get_str(OBJECT(pdev), "sysfsdev", NULL);
+    }
+    host = sysfsdev ? egm_host_pci_address(sysfsdev) : NULL;
+    if (!host || fstat(memory_region_get_fd(&backend->mr), &st) < 0 ||
+        !S_ISCHR(st.st_mode)) {
+        return true;
+    }
+    region = egm_region_probe(SYSFS, st.st_rdev);
+    if (!region || !region->gpus || egm_region_has_gpu(region, host)) {
+        return true;
+    }
+    gpus = g_strjoinv(", ", region->gpus);
+    error_setg(errp, "host device %s is not attached to the socket of EGM "
+               "region %s", host, region->name);
+    error_append_hint(errp, "The GPUs of %s are: %s.\n", region->name, gpus);
+    return false;
 }

@@ -270,6 +270,10 @@ static bool egm_resolve_one(AcpiEgmMemory *egm, MachineState *ms,
     if (!pdev) {
         return false;
     }
+    if (!egm_backend_check_gpu(backend, pdev, errp)) {
+        error_prepend(errp, "pci-dev=%s, node=%u: ", egm->pci_dev, egm->node);
+        return false;
+    }
     other = g_hash_table_lookup(pci_devs, pdev);
     if (other) {
         error_setg(errp, "pci-dev=%s already belongs to %s '%s'", egm->pci_dev,

@@ -572,8 +572,8 @@ static void test_spelling(void)
 /*
  * A guest can power off the slot of a GPU that is not vfio-pci-nohotplug, and
  * the device is gone. The tables keep describing the hardware present at boot.
- * The device is a qemu-xhci because QEMU frees that at once: the object must not
- * be left with a pointer to it.
+ * The device is a qemu-xhci because QEMU frees that at once: the object must
+ * not be left with a pointer to it.
  */
 static void test_slot_power_off(void)
 {

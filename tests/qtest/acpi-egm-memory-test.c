@@ -200,17 +200,25 @@ static const StartCase start_cases[] = {
                    "reach it",
         .starts = true,
     }, {
+        .name = "memdev/other-device",
+        .args = "-object memory-backend-file,id=m0,mem-path=/dev/zero,"
+                "size=128M,share=on " NODE0 GPU EGM,
+        .message = "warning: memory backend 'm0': mem-path=/dev/zero is not an "
+                   "EGM device; no GPU can reach it",
+        .starts = true,
+    }, {
         .name = "memdev/directory",
         .args = "-object memory-backend-file,id=m0,mem-path=$D,size=128M,"
                 "share=on " NODE0 GPU EGM,
-        .message = "warning: memory backend 'm0': mem-path=$D is a regular file",
+        .message = "warning: memory backend 'm0': mem-path=$D is a regular "
+                   "file",
         .starts = true,
     }, {
         .name = "memdev/dev-shm",
         .args = "-object memory-backend-file,id=m0,mem-path=/dev/shm,size=128M,"
                 "share=on " NODE0 GPU EGM,
-        .message = "warning: memory backend 'm0': mem-path=/dev/shm is a regular "
-                   "file",
+        .message = "warning: memory backend 'm0': mem-path=/dev/shm is a "
+                   "regular file",
         .starts = true,
     },
 

@@ -1,0 +1,122 @@
+/*
+ * Extended GPU Memory (EGM): what sysfs tells about a region
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/cutils.h"
+#include "system/egm.h"
+#include <sys/sysmacros.h>
+
+/* sysfs attributes are at most a page; more is not believed. */
+#define ATTRIBUTE_MAX 65536
+
+/* The text of attribute @name, without space around it; NULL if none */
+static char *egm_read_attribute(const char *dir, const char *name)
+{
+    g_autofree char *path = g_build_filename(dir, name, NULL);
+    g_autofree char *text = NULL;
+    gsize len;
+
+    if (!g_file_get_contents(path, &text, &len, NULL) || len > ATTRIBUTE_MAX ||
+        strlen(text) != len) {
+        return NULL;
+    }
+    return g_strdup(g_strstrip(text));
+}
+
+/* The last part of what symlink @name points to; NULL if it is no link */
+static char *egm_read_link(const char *dir, const char *name)
+{
+    g_autofree char *path = g_build_filename(dir, name, NULL);
+    g_autofree char *target = g_file_read_link(path, NULL);
+
+    return target ? g_path_get_basename(target) : NULL;
+}
+
+static uint64_t egm_probe_size(const char *dir)
+{
+    g_autofree char *text = egm_read_attribute(dir, "egm_size");
+    uint64_t size;
+
+    if (!text || strchr(text, '-') || qemu_strtou64(text, NULL, 0, &size) < 0) {
+        return 0;
+    }
+    return size;
+}
+
+static bool egm_is_pci_address(const char *name)
+{
+    return g_regex_match_simple("^[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}"
+                                "\\.[0-7]$", name, G_REGEX_CASELESS, 0);
+}
+
+/* Links named by PCI address, or a file of addresses: drivers differ. */
+static GStrv egm_probe_gpus(const char *dir)
+{
+    g_autoptr(GPtrArray) gpus = g_ptr_array_new();
+    g_autofree char *text = egm_read_attribute(dir, "gpu_devices");
+    g_auto(GStrv) words = g_strsplit_set(text ?: "", " \t\n", -1);
+    g_autoptr(GDir) entries = g_dir_open(dir, 0, NULL);
+    const char *name;
+
+    while (entries && (name = g_dir_read_name(entries))) {
+        if (egm_is_pci_address(name)) {
+            g_ptr_array_add(gpus, g_strdup(name));
+        }
+    }
+    for (char **word = words; *word; word++) {
+        if (egm_is_pci_address(*word)) {
+            g_ptr_array_add(gpus, g_strdup(*word));
+        }
+    }
+    if (!gpus->len) {
+        return NULL;
+    }
+    g_ptr_array_add(gpus, NULL);
+    return (GStrv)g_ptr_array_free(g_steal_pointer(&gpus), false);
+}
+
+EgmRegion *egm_region_probe(const char *sysfs, dev_t dev)
+{
+    g_autofree char *dir = g_strdup_printf("%s/dev/char/%u:%u", sysfs,
+                                           major(dev), minor(dev));
+    g_autofree char *class = egm_read_link(dir, "subsystem");
+    g_autofree char *real = NULL;
+    EgmRegion *region;
+
+    if (g_strcmp0(class, "egm")) {
+        return NULL;
+    }
+    region = g_new0(EgmRegion, 1);
+    real = realpath(dir, NULL);
+    region->name = g_path_get_basename(real ?: dir);
+    region->size = egm_probe_size(dir);
+    region->gpus = egm_probe_gpus(dir);
+    return region;
+}
+
+void egm_region_free(EgmRegion *region)
+{
+    g_free(region->name);
+    g_strfreev(region->gpus);
+    g_free(region);
+}
+
+bool egm_region_has_gpu(const EgmRegion *region, const char *address)
+{
+    for (char **gpu = region->gpus; *gpu; gpu++) {
+        if (!g_ascii_strcasecmp(*gpu, address)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+char *egm_host_pci_address(const char *sysfsdev)
+{
+    g_autofree char *real = realpath(sysfsdev, NULL);
+
+    return real ? g_path_get_basename(real) : NULL;
+}
