@@ -7,8 +7,10 @@ BUILD ?= build
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
 
-$(BUILD)/build.ninja:
-	@mkdir -p $(BUILD) && cd $(BUILD) && $(CURDIR)/configure
+$(BUILD)/build.ninja: $(wildcard patches/* patches/*/*)
+	@if [ -x $(BUILD)/egm-reconfigure ]; then $(BUILD)/egm-reconfigure; \
+	else mkdir -p $(BUILD) && cd $(BUILD) && $(CURDIR)/configure; fi
+	@touch $@
 
 # Only what the demo needs: the first result comes sooner.
 demo: $(BUILD)/build.ninja

@@ -33,6 +33,7 @@ class _Result(unittest.TestResult):
     def _bad(self, test, err):
         text = self._exc_info_to_string(err, test)
         self._line('not ok', test)
+        print(f'# FAILED: {err[1]}'.splitlines()[0])
         for line in text.splitlines():
             print(f'# {line}')
 

@@ -14,7 +14,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / 'python'))
 # pylint: disable=wrong-import-position
-from egm import machine  # noqa: E402
+from egm import acpi, machine  # noqa: E402
 
 RAM_BASE = 0x40000000
 BAD_LOG = re.compile(r'ACPI Error|AE_|Firmware Bug|Faking a node')
@@ -93,8 +93,8 @@ def _parse(lines):
 class Guest:
     """A virt machine booting UEFI, then Linux; a context manager.
 
-    args: QEMU options in addition to firmware, kernel and console. Console and
-    tables are kept in `keep`.
+    args: QEMU options in addition to firmware, kernel and console. The console,
+    the tables and what iasl makes of them are kept in `keep`.
     """
 
     def __init__(self, build, kernel, args, keep, cpu):
@@ -159,8 +159,11 @@ class Guest:
             return before
 
     def boot(self):
-        """Wait until Linux takes commands."""
+        """Wait until Linux takes commands, and tell how long that took."""
+        begin = time.monotonic()
         self.expect('EGM ready')
+        print(f'# boot: {self.keep.name}: {time.monotonic() - begin:.1f} s',
+              flush=True)
 
     def command(self, text):
         """Run a command in the guest; give its lines."""
@@ -173,7 +176,7 @@ class Guest:
         """What this boot found. Bad lines of the kernel's log are an error."""
         result = _parse(self.command('report'))
         for name, data in result.tables.items():
-            (self.keep / f'{name}.aml').write_bytes(data)
+            acpi.decode(self.keep, name, data)
         bad = [line for line in result.log if BAD_LOG.search(line)]
         if bad:
             raise AssertionError(f'the kernel complains: {bad[0]}')
