@@ -74,8 +74,9 @@ def decode(directory, name, data):
 
 
 def _integer(text):
-    return {'Zero': 0, 'One': 1, 'Ones': 2 ** 64 - 1}.get(text) \
-        if text in ('Zero', 'One', 'Ones') else int(text, 16)
+    """An integer as iasl writes it."""
+    names = {'Zero': 0, 'One': 1, 'Ones': 2 ** 64 - 1}
+    return names[text] if text in names else int(text, 16)
 
 
 def _nodes(dsl):
