@@ -41,7 +41,6 @@ struct AcpiEgmMemory {
     uint64_t base;
     uint64_t size;
     GPtrArray *devices;
-    DeviceListener listener;
     Error *unplug_blocker;
 
     /* public */
@@ -204,15 +203,26 @@ static void egm_hold_slot(AcpiEgmMemory *egm, PCIBus *bus, int devfn)
     }
 }
 
+static int egm_forget_device(Object *obj, void *dev)
+{
+    AcpiEgmMemory *egm = (AcpiEgmMemory *)
+        object_dynamic_cast(obj, TYPE_ACPI_EGM_MEMORY);
+
+    if (egm && g_ptr_array_remove(egm->devices, dev)) {
+        qdev_del_unplug_blocker(dev, egm->unplug_blocker);
+    }
+    return 0;
+}
+
 /* Blockers don't stop a guest that powers off a slot. Forget what is gone. */
 static void egm_device_unrealized(DeviceListener *listener, DeviceState *dev)
 {
-    AcpiEgmMemory *egm = container_of(listener, AcpiEgmMemory, listener);
-
-    if (g_ptr_array_remove(egm->devices, dev)) {
-        qdev_del_unplug_blocker(dev, egm->unplug_blocker);
-    }
+    object_child_foreach(object_get_objects_root(), egm_forget_device, dev);
 }
+
+static DeviceListener egm_listener = {
+    .unrealize = egm_device_unrealized,
+};
 
 /* Walk up to the root bus; the only place that looks at the PCI tree. */
 static void egm_settle_path(AcpiEgmMemory *egm, PCIDevice *pdev)
@@ -223,8 +233,6 @@ static void egm_settle_path(AcpiEgmMemory *egm, PCIDevice *pdev)
     error_setg(&egm->unplug_blocker, "Device is in use by %s '%s': the guest's "
                "ACPI tables describe it", TYPE_ACPI_EGM_MEMORY, egm->id);
     egm->devices = g_ptr_array_new();
-    egm->listener.unrealize = egm_device_unrealized;
-    device_listener_register(&egm->listener);
     egm->path = g_byte_array_new();
 
     while (true) {
@@ -324,6 +332,9 @@ bool acpi_egm_memory_resolve(MachineState *ms, hwaddr ram_base, bool acpi,
             error_prepend(errp, "%s '%s': ", TYPE_ACPI_EGM_MEMORY, egm->id);
             return false;
         }
+    }
+    if (objects->len) {
+        device_listener_register(&egm_listener);
     }
     return true;
 }
@@ -510,7 +521,6 @@ static void acpi_egm_memory_finalize(Object *obj)
     AcpiEgmMemory *egm = ACPI_EGM_MEMORY(obj);
 
     if (egm->devices) {
-        device_listener_unregister(&egm->listener);
         for (unsigned i = 0; i < egm->devices->len; i++) {
             qdev_del_unplug_blocker(g_ptr_array_index(egm->devices, i),
                                     egm->unplug_blocker);
