@@ -112,6 +112,17 @@ class Setup(unittest.TestCase):
         self.assert_fails(['./configure', '--no-install-deps'],
                           'error: no Debian mirror is configured')
 
+    @unittest.skipUnless(os.path.exists('/etc/apt/sources.list'),
+                         'this machine has no sources.list')
+    def test_sources_list(self):
+        """Packages for this machine come from its own sources too."""
+        self.stand_in(apt_get=NO_SOURCES)
+        status, output = self.run_script(
+            'scripts/apt-private', 'host', 'cat',
+            str(self.dir / 'cache/apt/host/sources.list'))
+        self.assertEqual(status, 0, output)
+        self.assertIn(pathlib.Path('/etc/apt/sources.list').read_text(), output)
+
     def test_disk_full(self):
         """Found out before anything is written."""
         self.stand_in(df=FULL_DISK)
