@@ -110,19 +110,19 @@ class Guest:
             '-initrd', f'{files}/{kernel}.initrd',
             '-append', 'console=ttyAMA0 quiet log_buf_len=4M panic=-1',
             *args])
-        self.vm.args += ['-serial', 'unix:' + self._socket() +
-                         ',server=on,wait=off']
+        # QEMU connects to us: what the firmware says first is not lost.
+        path = str(pathlib.Path(self.vm.directory.name) / 'console')
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(path)
+        self.listener.listen()
+        self.vm.args += ['-serial', f'unix:{path}']
         self.console = ''
         self.changed = threading.Condition()
         self.seen = 0
 
-    def _socket(self):
-        return str(pathlib.Path(self.vm.directory.name) / 'console')
-
     def __enter__(self):
         self.vm.__enter__()
-        self.serial = socket.socket(socket.AF_UNIX)
-        self.serial.connect(self._socket())
+        self.serial, _ = self.listener.accept()
         self.thread = threading.Thread(target=self._read, daemon=True)
         self.thread.start()
         return self
@@ -131,6 +131,7 @@ class Guest:
         self.vm.__exit__(*exc)
         self.thread.join(10)
         self.serial.close()
+        self.listener.close()
         (self.keep / 'console').write_text(self.console)
         (self.keep / 'qemu').write_text(self.vm.text)
 
