@@ -35,6 +35,7 @@ class Machine:
         self.log = pathlib.Path(self.directory.name) / 'log'
         self.process = None
         self.qmp = None
+        self.text = ''      # of the log, once QEMU has ended
 
     def __enter__(self):
         sys.path.insert(0, str(source_tree(self.build) / 'python'))
@@ -56,7 +57,6 @@ class Machine:
         return self
 
     def __exit__(self, *exc):
-        self.text = self.log.read_text(errors='replace')
         if self.process.poll() is None:
             with contextlib.suppress(Exception):
                 self.qmp.cmd('quit')
