@@ -92,6 +92,7 @@ EgmRegion *egm_region_probe(const char *sysfs, dev_t dev)
     region = g_new0(EgmRegion, 1);
     real = realpath(dir, NULL);
     region->name = g_path_get_basename(real ?: dir);
+    region->dev = dev;
     region->size = egm_probe_size(dir);
     region->gpus = egm_probe_gpus(dir);
     return region;
@@ -99,9 +100,12 @@ EgmRegion *egm_region_probe(const char *sysfs, dev_t dev)
 
 void egm_region_free(EgmRegion *region)
 {
-    g_free(region->name);
-    g_strfreev(region->gpus);
-    g_free(region);
+    if (region) {
+        g_free(region->name);
+        g_strfreev(region->gpus);
+        g_clear_pointer(&region->retired, g_array_unref);
+        g_free(region);
+    }
 }
 
 bool egm_region_has_gpu(const EgmRegion *region, const char *address)

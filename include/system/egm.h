@@ -17,17 +17,108 @@
 #include "system/hostmem.h"
 
 /**
+ * EgmRange: part of a region
+ * @offset: of its first byte in the region
+ * @size: in bytes
+ */
+typedef struct EgmRange {
+    uint64_t offset;
+    uint64_t size;
+} EgmRange;
+
+/**
  * EgmRegion: what the host tells about the EGM region of one socket
  * @name: the name of the device, e.g. "egm4"
+ * @dev: the number of the device
  * @size: in bytes, 0 when unknown
  * @gpus: PCI addresses of the socket's GPUs, e.g. "0009:01:00.0", in no
  *     particular order; NULL when unknown
+ * @retired: EgmRange for each block of bad memory, as the driver orders them;
+ *     NULL when unknown
  */
 typedef struct EgmRegion {
     char *name;
+    dev_t dev;
     uint64_t size;
     GStrv gpus;
+    GArray *retired;
 } EgmRegion;
+
+/* What memory-backend-file asks, with or without acpi-egm-memory. */
+
+/**
+ * egm_backend_prepare:
+ * @backend: a memory-backend-file that is about to open its file
+ * @mem_path: the file
+ * @errp: set when @mem_path is an EGM device that cannot be used in the way
+ *     that the properties of @backend ask for
+ *
+ * Sets @backend->egm if @mem_path is an EGM device. Opening one is left to the
+ * caller, and to be done once: the driver zeroes the region at the first open.
+ *
+ * Returns: true when @mem_path may be opened.
+ */
+bool egm_backend_prepare(HostMemoryBackend *backend, const char *mem_path,
+                         Error **errp);
+
+/**
+ * egm_backend_claim:
+ * @backend: a memory-backend-file that has mapped its file
+ * @errp: set when somebody else uses the EGM region
+ *
+ * If it is an EGM device, takes it for this process and learns from it what
+ * sysfs does not tell. The claim ends with the last use of the file, at the
+ * latest with the process.
+ *
+ * Returns: true when the mapping may be used.
+ */
+bool egm_backend_claim(HostMemoryBackend *backend, Error **errp);
+
+/**
+ * egm_backend_explain_map:
+ * @backend: a memory-backend-file that could not open or map its file
+ * @mem_path: the file
+ * @errp: the error, to which is added what it means for an EGM device
+ */
+void egm_backend_explain_map(HostMemoryBackend *backend, const char *mem_path,
+                             Error **errp);
+
+/**
+ * egm_explain_dma_map:
+ * @mr: a memory region that could not be mapped for DMA
+ * @errp: the error, to which is added what to do if @mr is an EGM region
+ */
+void egm_explain_dma_map(const MemoryRegion *mr, Error *const *errp);
+
+/* What acpi-egm-memory asks. */
+
+/**
+ * egm_backend_check:
+ * @backend: the memory backend of a guest NUMA node, already mapped
+ * @errp: set when a GPU could not address the node's RAM through @backend
+ *
+ * A GPU addresses EGM by the offset into the host's region. So byte n of
+ * @backend has to be byte n of the region, shared and writable.
+ *
+ * A backend that obeys this rule but is not an EGM device at all is good enough
+ * for tests: that gives a warning.
+ *
+ * Returns: true when guest RAM in @backend may be described as EGM.
+ */
+bool egm_backend_check(HostMemoryBackend *backend, Error **errp);
+
+/**
+ * egm_backend_check_gpu:
+ * @backend: a memory backend that egm_backend_check() has accepted
+ * @pdev: a PCI device of the guest
+ * @errp: set when @pdev is a host device of another socket than @backend
+ *
+ * Returns: true when @pdev is a GPU of the region, or when nobody can tell.
+ */
+bool egm_backend_check_gpu(HostMemoryBackend *backend, PCIDevice *pdev,
+                           Error **errp);
+
+/* The parts of it, for each other and for tests. */
 
 /**
  * egm_region_probe:
@@ -60,29 +151,36 @@ bool egm_region_has_gpu(const EgmRegion *region, const char *address);
 char *egm_host_pci_address(const char *sysfsdev);
 
 /**
- * egm_backend_check:
- * @backend: the memory backend of a guest NUMA node, already mapped
- * @errp: set when a GPU could not address the node's RAM through @backend
+ * egm_check_linear:
+ * @backend: a memory-backend-file
+ * @errp: set when its properties make guest RAM something else than the file
+ *     from its start: a copy, read-only, or shifted
  *
- * A GPU addresses EGM by the offset into the host's region. So byte n of
- * @backend has to be byte n of the region, shared and writable.
- *
- * A backend that obeys this rule but is not an EGM device at all is good enough
- * for tests: that gives a warning.
- *
- * Returns: true when guest RAM in @backend may be described as EGM.
+ * Returns: true when byte n of the backend is byte n of the file.
  */
-bool egm_backend_check(HostMemoryBackend *backend, Error **errp);
+bool egm_check_linear(HostMemoryBackend *backend, Error **errp);
+
+typedef int EgmIoctl(int fd, unsigned long request, void *arg);
 
 /**
- * egm_backend_check_gpu:
- * @backend: a memory backend that egm_backend_check() has accepted
- * @pdev: a PCI device of the guest
- * @errp: set when @pdev is a host device of another socket than @backend
+ * egm_read_retired:
+ * @fd: an EGM device
+ * @ioctl_fn: ioctl(), or a test's stand-in for it
  *
- * Returns: true when @pdev is a GPU of the region, or when nobody can tell.
+ * Returns: an array of EgmRange, or NULL when the driver does not tell.
  */
-bool egm_backend_check_gpu(HostMemoryBackend *backend, PCIDevice *pdev,
-                           Error **errp);
+GArray *egm_read_retired(int fd, EgmIoctl *ioctl_fn);
+
+/**
+ * egm_lock:
+ * @fd: a file
+ * @holder: set to the id of the process that has it, 0 when that is unknown
+ *
+ * Locks the file for as long as @fd, or a duplicate of it, is open.
+ *
+ * Returns: 0, or a negative errno; -EWOULDBLOCK when another one has it, be it
+ * in this process or not.
+ */
+int egm_lock(int fd, pid_t *holder);
 
 #endif

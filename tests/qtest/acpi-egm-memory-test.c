@@ -322,7 +322,7 @@ static void test_start(const void *opaque)
     g_assert_cmpint(status, ==, c->starts ? 0 : 1);
 }
 
-/* A file directly in /dev: the driver is not loaded, QEMU made the file. */
+/* A file directly in /dev, left there while the driver was not loaded */
 static void test_file_in_dev(void)
 {
     g_autofree char *path = g_strdup_printf("/dev/egm-test-%d", getpid());
@@ -339,11 +339,49 @@ static void test_file_in_dev(void)
         g_test_skip("needs the right to make files in /dev");
         return;
     }
+    g_assert_true(g_file_set_contents(path, "", 0, NULL));
+    g_assert_cmpint(truncate(path, 128 * MiB), ==, 0);
     status = run("virt", args, &text);
     g_unlink(path);
     g_test_message("%s", text);
     g_assert_nonnull(strstr(text, message));
     g_assert_cmpint(status, ==, 1);
+}
+
+/* The driver is not loaded: nothing appears in its device's place. */
+static void test_missing_in_dev(void)
+{
+    g_autofree char *path = g_strdup_printf("/dev/egm-test-%d", getpid());
+    g_autofree char *args = g_strdup_printf(
+        "-object memory-backend-file,id=m0,mem-path=/dev/..%s,size=128M,"
+        "share=on " NODE0, path);
+    g_autofree char *text = NULL;
+    int status = run("virt", args, &text);
+
+    g_test_message("%s", text);
+    g_assert_nonnull(strstr(text, "there is no such device"));
+    g_assert_nonnull(strstr(text, "nvgrace-egm"));
+    g_assert_cmpint(status, ==, 1);
+    g_assert_cmpint(access(path, F_OK), <, 0);
+}
+
+/* A link to a file that is not there */
+static void test_link(void)
+{
+    g_autofree char *path = g_build_filename(tmp_dir, "link", NULL);
+    g_autofree char *target = g_build_filename(tmp_dir, "target", NULL);
+    g_autofree char *text = NULL;
+    int status;
+
+    g_assert_cmpint(symlink(target, path), ==, 0);
+    status = run("virt", "-object memory-backend-file,id=m0,mem-path=$D/link,"
+                 "size=128M,share=on " NODE0, &text);
+    g_unlink(path);
+    g_test_message("%s", text);
+    g_assert_nonnull(strstr(text, "/link is a link to a file that does not "
+                            "exist"));
+    g_assert_cmpint(status, ==, 1);
+    g_assert_cmpint(access(target, F_OK), <, 0);
 }
 
 /* Two GPUs on one region: one warning about the region, not two. */
@@ -589,6 +627,9 @@ int main(int argc, char **argv)
         qtest_add_data_func(path, &start_cases[i], test_start);
     }
     qtest_add_func("acpi-egm-memory/start/memdev/in-dev", test_file_in_dev);
+    qtest_add_func("acpi-egm-memory/start/memdev/missing-in-dev",
+                   test_missing_in_dev);
+    qtest_add_func("acpi-egm-memory/start/memdev/link", test_link);
     qtest_add_func("acpi-egm-memory/start/memdev/warn-once", test_warn_once);
     qtest_add_func("acpi-egm-memory/help", test_help);
     qtest_add_func("acpi-egm-memory/qmp/preconfig", test_preconfig);

@@ -1,5 +1,5 @@
 /*
- * What sysfs tells about an EGM region: every variant, and garbage
+ * What the host tells about an EGM region: every variant, and garbage
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -7,6 +7,7 @@
 #include "qemu/osdep.h"
 #include <glib/gstdio.h>
 #include <sys/sysmacros.h>
+#include <sys/wait.h>
 #include "qemu/units.h"
 #include "system/egm.h"
 
@@ -188,6 +189,202 @@ static void test_no_such_device(Fixture *f, gconstpointer opaque)
     g_assert_null(egm_region_probe("/nonexistent", DEV));
 }
 
+/*
+ * Retired pages. The stand-in for the driver has @pages, and behaves as each
+ * test wants it to.
+ */
+
+#define ARGSZ(count) (8 + 16 * (count))
+
+static struct {
+    uint32_t pages;         /* in the list */
+    uint32_t growth;        /* of the list with each call */
+    uint32_t argsz;         /* what it says it needs, if not 0 */
+    uint32_t count;         /* what it says it has written, if not 0 */
+    int fails;              /* errno of the first calls */
+    int failures;           /* how many of them */
+    unsigned calls;
+} driver;
+
+static int stand_in(int fd, unsigned long request, void *arg)
+{
+    uint32_t *head = arg, given = head[0], need;
+    uint64_t *pages = arg + 8;
+
+    g_assert_cmpint(fd, ==, 42);
+    g_assert_cmphex(request, ==, 'E' << 8 | 100);
+    g_assert_cmpint(given, >=, 8);
+    if (driver.calls++ < driver.failures) {
+        errno = driver.fails;
+        return -1;
+    }
+    need = driver.argsz ?: ARGSZ(driver.pages);
+    head[0] = need;
+    head[1] = 0;
+    if (need <= given) {
+        for (uint32_t i = 0; i < driver.pages && ARGSZ(i) < given; i++) {
+            pages[2 * i] = i * 0x20000ull;
+            pages[2 * i + 1] = 0x10000;
+        }
+        head[1] = driver.count ?: driver.pages;
+    }
+    driver.pages += driver.growth;
+    return 0;
+}
+
+static void assert_retired(uint32_t count, unsigned calls)
+{
+    g_autoptr(GArray) ranges = egm_read_retired(42, stand_in);
+
+    g_assert_nonnull(ranges);
+    g_assert_cmpint(ranges->len, ==, count);
+    g_assert_cmpint(driver.calls, ==, calls);
+    for (uint32_t i = 0; i < count; i++) {
+        const EgmRange *range = &g_array_index(ranges, EgmRange, i);
+
+        g_assert_cmphex(range->offset, ==, i * 0x20000ull);
+        g_assert_cmphex(range->size, ==, 0x10000);
+    }
+}
+
+static void test_retired_count(Fixture *f, gconstpointer opaque)
+{
+    static const uint32_t counts[] = { 1, 2, 100, 4096, 65536 };
+
+    memset(&driver, 0, sizeof(driver));
+    assert_retired(0, 1);
+    for (int i = 0; i < ARRAY_SIZE(counts); i++) {
+        memset(&driver, 0, sizeof(driver));
+        driver.pages = counts[i];
+        assert_retired(counts[i], 2);
+    }
+}
+
+/* A page goes bad between two calls, or while all are asked for. */
+static void test_retired_growth(Fixture *f, gconstpointer opaque)
+{
+    g_autoptr(GArray) ranges = NULL;
+
+    memset(&driver, 0, sizeof(driver));
+    driver.pages = 10;
+    driver.growth = 1;
+    assert_retired(11, 2);
+
+    memset(&driver, 0, sizeof(driver));
+    driver.pages = 10;
+    driver.growth = 1000;
+    ranges = egm_read_retired(42, stand_in);
+    g_assert_null(ranges);
+    g_assert_cmpint(driver.calls, <, 100);
+}
+
+static void test_retired_shrink(Fixture *f, gconstpointer opaque)
+{
+    memset(&driver, 0, sizeof(driver));
+    driver.pages = 10;
+    driver.growth = -1;
+    assert_retired(9, 2);
+}
+
+static void test_retired_errors(Fixture *f, gconstpointer opaque)
+{
+    static const int errors[] = { ENOTTY, EINVAL, EFAULT, ENOMEM, EIO };
+
+    for (int i = 0; i < ARRAY_SIZE(errors); i++) {
+        memset(&driver, 0, sizeof(driver));
+        driver.fails = errors[i];
+        driver.failures = 1;
+        g_assert_null(egm_read_retired(42, stand_in));
+        g_assert_cmpint(driver.calls, ==, 1);
+    }
+
+    memset(&driver, 0, sizeof(driver));
+    driver.pages = 3;
+    driver.fails = EINTR;
+    driver.failures = 2;
+    assert_retired(3, 4);
+}
+
+/* What a driver cannot mean is not believed. */
+static void test_retired_garbage(Fixture *f, gconstpointer opaque)
+{
+    static const struct {
+        uint32_t pages, argsz, count;
+    } cases[] = {
+        { 0, UINT32_MAX, 0 },           /* needs 4 GiB */
+        { 0, 512 * MiB, 0 },
+        { 0, 0, 1 },                    /* more than there is room for */
+        { 2, 0, 2 + 64 + 1 },
+        { 2, 0, UINT32_MAX },
+        { 2, 0, 0x10000002 },           /* 16 * count overflows */
+    };
+
+    for (int i = 0; i < ARRAY_SIZE(cases); i++) {
+        memset(&driver, 0, sizeof(driver));
+        driver.pages = cases[i].pages;
+        driver.argsz = cases[i].argsz;
+        driver.count = cases[i].count;
+        g_test_message("case %d", i);
+        g_assert_null(egm_read_retired(42, stand_in));
+        g_assert_cmpint(driver.calls, <=, 2);
+    }
+
+    /* Room for half an entry */
+    memset(&driver, 0, sizeof(driver));
+    driver.argsz = ARGSZ(1) + 8;
+    driver.pages = driver.count = 1;
+    assert_retired(1, 2);
+}
+
+/* Locks */
+
+static void test_lock_self(Fixture *f, gconstpointer opaque)
+{
+    g_autofree char *path = g_build_filename(f->dir, "lock", NULL);
+    int a = open(path, O_RDWR | O_CREAT, 0600);
+    int b = open(path, O_RDWR);
+    pid_t holder = -1;
+
+    g_assert_cmpint(egm_lock(a, &holder), ==, 0);
+    g_assert_cmpint(holder, ==, 0);
+    g_assert_cmpint(egm_lock(b, &holder), ==, -EWOULDBLOCK);
+    g_assert_cmpint(holder, ==, getpid());
+    close(a);
+    g_assert_cmpint(egm_lock(b, &holder), ==, 0);
+    close(b);
+    g_assert_cmpint(egm_lock(b, &holder), ==, -EBADF);
+}
+
+static void test_lock_killed(Fixture *f, gconstpointer opaque)
+{
+    g_autofree char *path = g_build_filename(f->dir, "lock", NULL);
+    int fd = open(path, O_RDWR | O_CREAT, 0600);
+    pid_t holder, child;
+    int ready[2];
+    char byte;
+
+    g_assert_cmpint(pipe(ready), ==, 0);
+    child = fork();
+    if (!child) {
+        int own = open(path, O_RDWR);
+
+        if (egm_lock(own, &holder) < 0 || write(ready[1], "", 1) != 1) {
+            _exit(1);
+        }
+        pause();
+    }
+    g_assert_cmpint(read(ready[0], &byte, 1), ==, 1);
+    g_assert_cmpint(egm_lock(fd, &holder), ==, -EWOULDBLOCK);
+    g_assert_cmpint(holder, ==, child);
+
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    g_assert_cmpint(egm_lock(fd, &holder), ==, 0);
+    close(fd);
+    close(ready[0]);
+    close(ready[1]);
+}
+
 int main(int argc, char **argv)
 {
     static const struct {
@@ -205,6 +402,13 @@ int main(int argc, char **argv)
         { "/egm-region/class/other", "mem", test_other_class },
         { "/egm-region/class/longer", "egmx", test_other_class },
         { "/egm-region/no-such-device", NULL, test_no_such_device },
+        { "/egm-region/retired/count", NULL, test_retired_count },
+        { "/egm-region/retired/growth", NULL, test_retired_growth },
+        { "/egm-region/retired/shrink", NULL, test_retired_shrink },
+        { "/egm-region/retired/errors", NULL, test_retired_errors },
+        { "/egm-region/retired/garbage", NULL, test_retired_garbage },
+        { "/egm-region/lock/self", NULL, test_lock_self },
+        { "/egm-region/lock/killed", NULL, test_lock_killed },
     };
 
     g_test_init(&argc, &argv, NULL);

@@ -7,14 +7,24 @@
 #include "qemu/osdep.h"
 #include "system/egm.h"
 
-EgmRegion *egm_region_probe(const char *sysfs, dev_t dev)
+bool egm_backend_prepare(HostMemoryBackend *backend, const char *mem_path,
+                         Error **errp)
 {
-    return NULL;
+    return true;
+}
+
+bool egm_backend_claim(HostMemoryBackend *backend, Error **errp)
+{
+    return true;
+}
+
+void egm_backend_explain_map(HostMemoryBackend *backend, const char *mem_path,
+                             Error **errp)
+{
 }
 
 void egm_region_free(EgmRegion *region)
 {
-    g_assert_not_reached();
 }
 
 bool egm_region_has_gpu(const EgmRegion *region, const char *address)
@@ -24,5 +34,5 @@ bool egm_region_has_gpu(const EgmRegion *region, const char *address)
 
 char *egm_host_pci_address(const char *sysfsdev)
 {
-    return NULL;
+    g_assert_not_reached();
 }

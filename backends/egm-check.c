@@ -1,5 +1,5 @@
 /*
- * Extended GPU Memory (EGM): the host side
+ * Extended GPU Memory (EGM): what may be described to a guest as such
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -9,28 +9,26 @@
 #include "qemu/error-report.h"
 #include "system/egm.h"
 
-#define SYSFS "/sys"
-
-/* Properties that would make guest RAM something else than the region itself */
-static bool egm_check_linear(Object *backend, Error **errp)
+bool egm_check_linear(HostMemoryBackend *backend, Error **errp)
 {
     ERRP_GUARD();
-    const char *id = object_get_canonical_path_component(backend);
+    Object *obj = OBJECT(backend);
+    const char *id = object_get_canonical_path_component(obj);
     uint64_t offset;
 
-    if (!object_property_get_bool(backend, "share", &error_abort)) {
+    if (!object_property_get_bool(obj, "share", &error_abort)) {
         error_setg(errp, "memory backend '%s' has share=off: the guest would "
                    "run on a private copy that no GPU can reach", id);
         error_append_hint(errp, "Use share=on.\n");
         return false;
     }
-    if (object_property_get_bool(backend, "readonly", &error_abort)) {
+    if (object_property_get_bool(obj, "readonly", &error_abort)) {
         error_setg(errp, "memory backend '%s' has readonly=on: guest RAM must "
                    "be writable", id);
         error_append_hint(errp, "Remove readonly=on and rom=on.\n");
         return false;
     }
-    offset = object_property_get_uint(backend, "offset", &error_abort);
+    offset = object_property_get_uint(obj, "offset", &error_abort);
     if (offset) {
         error_setg(errp, "memory backend '%s' has offset=%" PRIu64 ": a GPU "
                    "counts from the start of the EGM region", id, offset);
@@ -54,34 +52,24 @@ static bool egm_is_in_dev(int fd, const char *mem_path)
     return g_str_equal(dir, "/dev");
 }
 
-static bool egm_check_device(HostMemoryBackend *backend, dev_t dev,
-                             const char *mem_path, Error **errp)
+/* Not an error: drivers differ in what they tell. */
+static void egm_warn_unknown(const char *id, const EgmRegion *region)
 {
-    ERRP_GUARD();
-    const char *id = object_get_canonical_path_component(OBJECT(backend));
-    g_autoptr(EgmRegion) region = egm_region_probe(SYSFS, dev);
+    const struct {
+        bool unknown;
+        const char *what;
+    } facts[] = {
+        { !region->size, "size" },
+        { !region->gpus, "GPUs" },
+        { !region->retired, "retired pages" },
+    };
 
-    if (!region) {
-        warn_report("memory backend '%s': mem-path=%s is not an EGM device; no "
-                    "GPU can reach it", id, mem_path);
-        return true;
+    for (int i = 0; i < ARRAY_SIZE(facts); i++) {
+        if (facts[i].unknown) {
+            warn_report("memory backend '%s': the host does not tell the %s of "
+                        "EGM region %s", id, facts[i].what, region->name);
+        }
     }
-    if (!region->size) {
-        warn_report("memory backend '%s': the host does not tell the size of "
-                    "EGM region %s", id, region->name);
-    } else if (backend->size > region->size) {
-        error_setg(errp, "memory backend '%s': size=%" PRIu64 " is larger than "
-                   "EGM region %s, mem-path=%s, of %" PRIu64 " bytes", id,
-                   backend->size, region->name, mem_path, region->size);
-        error_append_hint(errp, "Use size=%" PRIu64 " or less.\n",
-                          region->size);
-        return false;
-    }
-    if (!region->gpus) {
-        warn_report("memory backend '%s': the host does not tell the GPUs of "
-                    "EGM region %s", id, region->name);
-    }
-    return true;
 }
 
 bool egm_backend_check(HostMemoryBackend *backend, Error **errp)
@@ -104,8 +92,12 @@ bool egm_backend_check(HostMemoryBackend *backend, Error **errp)
                           "share=on,size=...\n", TYPE_MEMORY_BACKEND_FILE, id);
         return false;
     }
-    if (!egm_check_linear(obj, errp)) {
+    if (!egm_check_linear(backend, errp)) {
         return false;
+    }
+    if (backend->egm) {
+        egm_warn_unknown(id, backend->egm);
+        return true;
     }
 
     mem_path = object_property_get_str(obj, "mem-path", &error_abort);
@@ -116,7 +108,8 @@ bool egm_backend_check(HostMemoryBackend *backend, Error **errp)
         return false;
     }
     if (S_ISCHR(st.st_mode)) {
-        return egm_check_device(backend, st.st_rdev, mem_path, errp);
+        warn_report("memory backend '%s': mem-path=%s is not an EGM device; no "
+                    "GPU can reach it", id, mem_path);
     }
     if (S_ISREG(st.st_mode)) {
         if (egm_is_in_dev(fd, mem_path)) {
@@ -138,20 +131,17 @@ bool egm_backend_check_gpu(HostMemoryBackend *backend, PCIDevice *pdev,
 {
     ERRP_GUARD();
     g_autofree char *sysfsdev = NULL, *host = NULL, *gpus = NULL;
-    g_autoptr(EgmRegion) region = NULL;
-    struct stat st;
+    const EgmRegion *region = backend->egm;
 
+    if (!region || !region->gpus) {
+        return true;
+    }
     /* Only vfio-pci has this property, however the user named the device. */
     if (object_property_find(OBJECT(pdev), "sysfsdev")) {
         sysfsdev = object_property_get_str(OBJECT(pdev), "sysfsdev", NULL);
     }
     host = sysfsdev ? egm_host_pci_address(sysfsdev) : NULL;
-    if (!host || fstat(memory_region_get_fd(&backend->mr), &st) < 0 ||
-        !S_ISCHR(st.st_mode)) {
-        return true;
-    }
-    region = egm_region_probe(SYSFS, st.st_rdev);
-    if (!region || !region->gpus || egm_region_has_gpu(region, host)) {
+    if (!host || egm_region_has_gpu(region, host)) {
         return true;
     }
     gpus = g_strjoinv(", ", region->gpus);
