@@ -2,19 +2,15 @@
 """A Linux guest that reports what its firmware and kernel tell a driver."""
 
 import base64
-import contextlib
 import dataclasses
 import mmap
 import pathlib
 import re
-import socket
 import sys
-import threading
-import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / 'python'))
 # pylint: disable=wrong-import-position
-from egm import acpi, machine  # noqa: E402
+from egm import acpi, console, machine  # noqa: E402
 
 RAM_BASE = 0x40000000
 BAD_LOG = re.compile(r'ACPI Error|AE_|Firmware Bug|Faking a node')
@@ -90,7 +86,7 @@ def _parse(lines):
     return report
 
 
-class Guest:
+class Guest(console.Console):
     """A virt machine booting UEFI, then Linux; a context manager.
 
     args: QEMU options in addition to firmware, kernel and console. The console,
@@ -99,76 +95,19 @@ class Guest:
 
     def __init__(self, build, kernel, args, keep, cpu):
         build = pathlib.Path(build)
-        self.keep = pathlib.Path(keep)
-        self.keep.mkdir(parents=True, exist_ok=True)
         files = build / 'tests/guest'
-        self.vm = machine.Machine(build, [
+        super().__init__(machine.Machine(build, [
             '-cpu', cpu,
             '-drive', 'if=pflash,format=raw,readonly=on,file='
             f'{build}/pc-bios/edk2-aarch64-code.fd',
             '-kernel', f'{files}/{kernel}.vmlinuz',
             '-initrd', f'{files}/{kernel}.initrd',
             '-append', 'console=ttyAMA0 quiet log_buf_len=4M panic=-1',
-            *args])
-        # QEMU connects to us: what the firmware says first is not lost.
-        path = str(pathlib.Path(self.vm.directory.name) / 'console')
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(path)
-        self.listener.listen()
-        self.vm.args += ['-serial', f'unix:{path}']
-        self.console = ''
-        self.changed = threading.Condition()
-        self.seen = 0
-
-    def __enter__(self):
-        self.vm.__enter__()
-        self.serial, _ = self.listener.accept()
-        self.thread = threading.Thread(target=self._read, daemon=True)
-        self.thread.start()
-        return self
-
-    def __exit__(self, *exc):
-        self.vm.__exit__(*exc)
-        self.thread.join(10)
-        self.serial.close()
-        self.listener.close()
-        (self.keep / 'console').write_text(self.console)
-        (self.keep / 'qemu').write_text(self.vm.text)
-
-    def _read(self):
-        with contextlib.suppress(OSError):
-            while data := self.serial.recv(1 << 16):
-                with self.changed:
-                    self.console += data.decode(errors='replace')
-                    self.changed.notify_all()
-        with self.changed:
-            self.changed.notify_all()
-
-    def expect(self, text, seconds=180):
-        """Wait for TEXT on the console; give what came before it."""
-        end = time.monotonic() + seconds
-        with self.changed:
-            while (at := self.console.find(text, self.seen)) < 0:
-                if not self.thread.is_alive() or \
-                        not self.changed.wait(max(end - time.monotonic(), 0)):
-                    last = self.console.strip().splitlines()[-3:]
-                    raise AssertionError(
-                        f'no "{text}" on the console of the guest, see '
-                        f'{self.keep}; the last lines: {last}')
-            before = self.console[self.seen:at]
-            self.seen = at + len(text)
-            return before
-
-    def boot(self):
-        """Wait until Linux takes commands, and tell how long that took."""
-        begin = time.monotonic()
-        self.expect('EGM ready')
-        print(f'# boot: {self.keep.name}: {time.monotonic() - begin:.1f} s',
-              flush=True)
+            *args]), keep)
 
     def command(self, text):
         """Run a command in the guest; give its lines."""
-        self.serial.sendall(text.encode() + b'\n')
+        self.send(text)
         output = self.expect(f'EGM done {text.split()[0]}')
         return [line[4:].rstrip() for line in output.splitlines()
                 if line.startswith('EGM ')]

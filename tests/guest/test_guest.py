@@ -239,7 +239,7 @@ class Lifecycle(Base):
             first = guest.report()
             self.verify(case, first)
             for _ in range(2):
-                guest.serial.sendall(b'reboot\n')
+                guest.send('reboot')
                 guest.boot()
                 self.assertTrue(guest.report().same(first))
 
@@ -269,7 +269,7 @@ class Lifecycle(Base):
                 'query-status')['status'] == 'running')
             self.assertTrue(guest.report().same(first))
             # The tables are built anew for the next boot.
-            guest.serial.sendall(b'reboot\n')
+            guest.send('reboot')
             guest.boot()
             self.assertTrue(guest.report().same(first))
 

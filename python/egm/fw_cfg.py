@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Read what QEMU offers to the firmware of a virt machine (docs/specs/fw_cfg)."""
+
+import struct
+
+# virt's memory map
+_DMA = 0x09020010
+_SCRATCH = 0x40000000
+
+_SELECT, _READ = 8, 2
+_FILE_DIR = 0x19
+
+
+def _transfer(qtest, selector, length):
+    """LENGTH bytes of an item, by DMA to the start of guest RAM."""
+    data = _SCRATCH + 16
+    qtest.write(_SCRATCH, struct.pack('>IIQ', selector << 16 | _SELECT | _READ,
+                                      length, data))
+    qtest.write(_DMA, struct.pack('>Q', _SCRATCH))
+    return qtest.read(data, length)
+
+
+def read_file(qtest, name):
+    """The content of a file. What is at the start of guest RAM is lost."""
+    count, = struct.unpack('>I', _transfer(qtest, _FILE_DIR, 4))
+    directory = _transfer(qtest, _FILE_DIR, 4 + 64 * count)
+    for size, selector, _, entry in struct.iter_unpack('>IHH56s', directory[4:]):
+        if entry.rstrip(b'\0').decode() == name:
+            return _transfer(qtest, selector, size)
+    raise KeyError(name)
+
+
+def tables(qtest):
+    """ACPI tables as QEMU built them, pointers not yet filled in; by name."""
+    blob = read_file(qtest, 'etc/acpi/tables')
+    result = {}
+    for name in (b'DSDT', b'SRAT'):
+        at = blob.index(name)
+        length, = struct.unpack_from('<I', blob, at + 4)
+        result[name.decode()] = blob[at:at + length]
+    return result
