@@ -14,6 +14,7 @@ class _Result(unittest.TestResult):
 
     def startTest(self, test):
         super().startTest(test)
+        self.bad_subtests = False
         self.begin = time.monotonic()
 
     def _line(self, status, test, note=''):
@@ -31,11 +32,25 @@ class _Result(unittest.TestResult):
         self._line('ok', test, f' # SKIP {reason}')
 
     def _bad(self, test, err):
-        text = self._exc_info_to_string(err, test)
         self._line('not ok', test)
+        self._explain(test, err)
+
+    def _explain(self, test, err):
+        text = self._exc_info_to_string(err, test)
         print(f'# FAILED: {err[1]}'.splitlines()[0])
         for line in text.splitlines():
             print(f'# {line}')
+
+    def addSubTest(self, test, subtest, err):
+        super().addSubTest(test, subtest, err)
+        if err:
+            self.bad_subtests = True
+            self._explain(subtest, err)
+
+    def stopTest(self, test):
+        super().stopTest(test)
+        if self.bad_subtests:
+            self._line('not ok', test)
 
     def addFailure(self, test, err):
         super().addFailure(test, err)
