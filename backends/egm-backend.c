@@ -6,6 +6,9 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qemu/error-report.h"
+#include "hw/ram-holes.h"
+#include "migration/blocker.h"
 #include "system/egm.h"
 #include "trace.h"
 #include <sys/ioctl.h>
@@ -30,19 +33,6 @@ static bool egm_check_size(HostMemoryBackend *backend, const char *mem_path,
     return true;
 }
 
-bool egm_backend_prepare(HostMemoryBackend *backend, const char *mem_path,
-                         Error **errp)
-{
-    struct stat st;
-
-    if (stat(mem_path, &st) < 0 || !S_ISCHR(st.st_mode)) {
-        return true;
-    }
-    backend->egm = egm_region_probe(SYSFS, st.st_rdev);
-    return !backend->egm || (egm_check_linear(backend, errp) &&
-                             egm_check_size(backend, mem_path, errp));
-}
-
 /* Most drivers can't seek; some answer 0 to everything. */
 static uint64_t egm_seek_size(int fd)
 {
@@ -54,6 +44,17 @@ static uint64_t egm_seek_size(int fd)
 static int egm_ioctl(int fd, unsigned long request, void *arg)
 {
     return ioctl(fd, request, arg);
+}
+
+static int egm_find_user(Object *obj, void *opaque)
+{
+    HostMemoryBackend *other = (HostMemoryBackend *)
+        object_dynamic_cast(obj, TYPE_MEMORY_BACKEND);
+    const HostMemoryBackend *backend = opaque;
+
+    return other && other != backend && other->egm &&
+           other->egm->dev == backend->egm->dev &&
+           host_memory_backend_mr_inited(other);
 }
 
 /* Who else has the region? The kernel does not tell everybody. */
@@ -76,13 +77,118 @@ static void egm_set_busy_error(Error **errp, const char *id, const char *name,
                       "through one memory backend.\n");
 }
 
-bool egm_backend_claim(HostMemoryBackend *backend, Error **errp)
+/*
+ * Open and lock the device before its memory is mapped: what was opened while
+ * somebody else had it has not been zeroed for us.
+ */
+static bool egm_take(HostMemoryBackend *backend, const char *mem_path,
+                     Error **errp)
 {
     const char *id = object_get_canonical_path_component(OBJECT(backend));
     EgmRegion *region = backend->egm;
     struct stat st;
     pid_t holder;
-    int fd, ret;
+    int ret;
+
+    /* A lock is the device node's, and there can be several of those. */
+    if (object_child_foreach(object_get_objects_root(), egm_find_user,
+                             backend)) {
+        egm_set_busy_error(errp, id, region->name, getpid());
+        return false;
+    }
+    /* A backend that was deleted just now closes its file with RCU. */
+    drain_call_rcu();
+
+    region->fd = RETRY_ON_EINTR(open(mem_path, O_RDWR | O_CLOEXEC));
+    if (region->fd < 0 || fstat(region->fd, &st) < 0) {
+        error_setg_errno(errp, errno, "memory backend '%s': cannot use EGM "
+                         "region %s, mem-path=%s", id, region->name, mem_path);
+        return false;
+    }
+    if (!S_ISCHR(st.st_mode) || st.st_rdev != region->dev) {
+        error_setg(errp, "memory backend '%s': mem-path=%s was replaced while "
+                   "it was opened", id, mem_path);
+        return false;
+    }
+    ret = egm_lock(region->fd, &holder);
+    if (ret == -EWOULDBLOCK) {
+        egm_set_busy_error(errp, id, region->name, holder);
+        return false;
+    }
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "memory backend '%s': cannot lock EGM "
+                         "region %s", id, region->name);
+        return false;
+    }
+    region->size = region->size ?: egm_seek_size(region->fd);
+    return true;
+}
+
+bool egm_backend_prepare(HostMemoryBackend *backend, const char *mem_path,
+                         Error **errp)
+{
+    struct stat st;
+
+    if (stat(mem_path, &st) < 0 || !S_ISCHR(st.st_mode)) {
+        return true;
+    }
+    if (access(SYSFS "/dev/char", F_OK) < 0) {
+        warn_report("memory backend '%s': cannot tell whether mem-path=%s is "
+                    "an EGM device: there is no %s/dev/char",
+                    object_get_canonical_path_component(OBJECT(backend)),
+                    mem_path, SYSFS);
+    }
+    backend->egm = egm_region_probe(SYSFS, st.st_rdev);
+    return !backend->egm || (egm_check_linear(backend, errp) &&
+                             egm_check_size(backend, mem_path, errp) &&
+                             egm_take(backend, mem_path, errp) &&
+                             egm_check_size(backend, mem_path, errp));
+}
+
+/* Migration reads all of guest RAM; a retired page would end QEMU. */
+static void egm_block_migration(EgmRegion *region)
+{
+    Error *err = NULL;
+
+    if (region->migration_blocker) {
+        return;
+    }
+    error_setg(&region->migration_blocker,
+               "EGM region %s has retired pages, which must not be read",
+               region->name);
+    if (migrate_add_blocker(&region->migration_blocker, &err) < 0) {
+        warn_report_err(err);
+    }
+}
+
+void egm_backend_read_retired(HostMemoryBackend *backend)
+{
+    EgmRegion *region = backend->egm;
+    GArray *retired = egm_read_retired(region->fd, egm_ioctl);
+
+    if (retired) {
+        g_clear_pointer(&region->retired, g_array_unref);
+        region->retired = retired;
+        if (retired->len) {
+            egm_block_migration(region);
+        }
+    }
+}
+
+void egm_backend_release(HostMemoryBackend *backend)
+{
+    if (backend->egm) {
+        migrate_del_blocker(&backend->egm->migration_blocker);
+    }
+    g_clear_pointer(&backend->egm, egm_region_free);
+}
+
+bool egm_backend_claim(HostMemoryBackend *backend, Error **errp)
+{
+    const char *id = object_get_canonical_path_component(OBJECT(backend));
+    const EgmRegion *region = backend->egm;
+    struct stat st;
+    int fd;
 
     if (!region) {
         return true;
@@ -93,22 +199,10 @@ bool egm_backend_claim(HostMemoryBackend *backend, Error **errp)
                    "was opened", id);
         return false;
     }
-
-    /* A child that lives longer than QEMU must not keep the lock. */
+    /* A child that lives longer than QEMU must not keep the device open. */
     qemu_set_cloexec(fd);
-    ret = egm_lock(fd, &holder);
-    if (ret == -EWOULDBLOCK) {
-        egm_set_busy_error(errp, id, region->name, holder);
-        return false;
-    }
-    if (ret < 0) {
-        error_setg_errno(errp, -ret, "memory backend '%s': cannot lock EGM "
-                         "region %s", id, region->name);
-        return false;
-    }
 
-    region->size = region->size ?: egm_seek_size(fd);
-    region->retired = egm_read_retired(fd, egm_ioctl);
+    egm_backend_read_retired(backend);
     trace_egm_backend_claim(id, region->name, region->size,
                             region->gpus ? g_strv_length(region->gpus) : 0,
                             region->retired ? region->retired->len : 0);
@@ -135,17 +229,63 @@ void egm_backend_explain_map(HostMemoryBackend *backend, const char *mem_path,
     }
 }
 
-void egm_explain_dma_map(const MemoryRegion *mr, Error *const *errp)
+/* The backend if @mr is an EGM region, else NULL */
+static HostMemoryBackend *egm_find_backend(const MemoryRegion *mr)
 {
     HostMemoryBackend *backend = (HostMemoryBackend *)
         object_dynamic_cast(memory_region_owner((MemoryRegion *)mr),
                             TYPE_MEMORY_BACKEND);
 
-    if (!backend || !backend->egm) {
+    return backend && backend->egm ? backend : NULL;
+}
+
+void egm_explain_dma_map(const MemoryRegion *mr, bool iommufd,
+                         Error *const *errp)
+{
+    const HostMemoryBackend *backend = egm_find_backend(mr);
+
+    if (!backend) {
         return;
     }
-    error_append_hint(errp, "This RAM is EGM region %s. VFIO type1 can map it "
-                      "for DMA, iommufd cannot: use a vfio-pci device without "
-                      "iommufd=..., or a kernel and driver that export the "
-                      "region as a dma-buf.\n", backend->egm->name);
+    error_append_hint(errp, "This RAM is EGM region %s.\n",
+                      backend->egm->name);
+    if (iommufd) {
+        error_append_hint(errp, "iommufd cannot map it for DMA, VFIO type1 "
+                          "can: use the vfio-pci device without iommufd=..., "
+                          "or a kernel and driver that export the region as a "
+                          "dma-buf.\n");
+    }
+}
+
+int egm_replay_good(const MemoryRegionSection *section, ReplayRamPopulate fn,
+                    void *opaque)
+{
+    const HostMemoryBackend *backend = egm_find_backend(section->mr);
+    g_autoptr(GArray) holes = ram_holes_new();
+    hwaddr start = section->offset_within_region;
+    hwaddr end = start + int128_get64(section->size);
+    int ret = 0;
+
+    for (unsigned i = 0; backend && backend->egm->retired &&
+                         i < backend->egm->retired->len; i++) {
+        const EgmRange *range = &g_array_index(backend->egm->retired, EgmRange,
+                                               i);
+
+        ram_holes_add(holes, 0, 0, backend->size, range->offset, range->size);
+    }
+    ram_holes_merge(holes, UINT_MAX);
+
+    while (start < end && !ret) {
+        const RamHole *hole = ram_holes_find(holes, start, end - start);
+        hwaddr next = hole ? MAX(hole->base, start) : end;
+        MemoryRegionSection part = *section;
+
+        part.offset_within_address_space += start -
+                                            section->offset_within_region;
+        part.offset_within_region = start;
+        part.size = int128_make64(next - start);
+        ret = next > start ? fn(&part, opaque) : 0;
+        start = hole ? hole->base + hole->size : end;
+    }
+    return ret;
 }

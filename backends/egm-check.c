@@ -19,7 +19,8 @@ bool egm_check_linear(HostMemoryBackend *backend, Error **errp)
     if (!object_property_get_bool(obj, "share", &error_abort)) {
         error_setg(errp, "memory backend '%s' has share=off: the guest would "
                    "run on a private copy that no GPU can reach", id);
-        error_append_hint(errp, "Use share=on.\n");
+        error_append_hint(errp, "Use -object memory-backend-file,share=on,"
+                          "...\n");
         return false;
     }
     if (object_property_get_bool(obj, "readonly", &error_abort)) {
@@ -48,8 +49,10 @@ static bool egm_is_in_dev(int fd, const char *mem_path)
     g_autofree char *link = g_strdup_printf("/proc/self/fd/%d", fd);
     g_autofree char *name = g_file_read_link(link, NULL);
     g_autofree char *dir = g_path_get_dirname(name ?: mem_path);
+    struct stat a, b;
 
-    return g_str_equal(dir, "/dev");
+    return !stat(dir, &a) && !stat("/dev", &b) && a.st_dev == b.st_dev &&
+           a.st_ino == b.st_ino;
 }
 
 /* Not an error: drivers differ in what they tell. */

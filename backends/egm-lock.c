@@ -34,7 +34,8 @@ static pid_t egm_lock_holder(int fd)
 
         if (sscanf(*line, "%*d: %15s %*s %*s %d %63s", kind, &pid, where) == 3
             && g_str_equal(kind, "FLOCK") && g_str_equal(where, file)) {
-            return MAX(pid, 0);
+            /* A child of a process that has ended can have its lock. */
+            return pid > 0 && (!kill(pid, 0) || errno == EPERM) ? pid : 0;
         }
     }
     return 0;

@@ -52,6 +52,11 @@ static bool egm_is_pci_address(const char *name)
                                 "\\.[0-7]$", name, G_REGEX_CASELESS, 0);
 }
 
+static int egm_compare_names(gconstpointer a, gconstpointer b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
 /* Links named by PCI address, or a file of addresses: drivers differ. */
 static GStrv egm_probe_gpus(const char *dir)
 {
@@ -74,6 +79,7 @@ static GStrv egm_probe_gpus(const char *dir)
     if (!gpus->len) {
         return NULL;
     }
+    g_ptr_array_sort(gpus, egm_compare_names);
     g_ptr_array_add(gpus, NULL);
     return (GStrv)g_ptr_array_free(g_steal_pointer(&gpus), false);
 }
@@ -93,6 +99,7 @@ EgmRegion *egm_region_probe(const char *sysfs, dev_t dev)
     real = realpath(dir, NULL);
     region->name = g_path_get_basename(real ?: dir);
     region->dev = dev;
+    region->fd = -1;
     region->size = egm_probe_size(dir);
     region->gpus = egm_probe_gpus(dir);
     return region;
@@ -101,6 +108,9 @@ EgmRegion *egm_region_probe(const char *sysfs, dev_t dev)
 void egm_region_free(EgmRegion *region)
 {
     if (region) {
+        if (region->fd >= 0) {
+            close(region->fd);
+        }
         g_free(region->name);
         g_strfreev(region->gpus);
         g_clear_pointer(&region->retired, g_array_unref);

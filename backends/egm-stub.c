@@ -5,6 +5,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "hw/ram-holes.h"
 #include "system/egm.h"
 
 bool egm_backend_prepare(HostMemoryBackend *backend, const char *mem_path,
@@ -23,7 +24,7 @@ void egm_backend_explain_map(HostMemoryBackend *backend, const char *mem_path,
 {
 }
 
-void egm_region_free(EgmRegion *region)
+void egm_backend_release(HostMemoryBackend *backend)
 {
 }
 
@@ -35,4 +36,18 @@ bool egm_region_has_gpu(const EgmRegion *region, const char *address)
 char *egm_host_pci_address(const char *sysfsdev)
 {
     g_assert_not_reached();
+}
+
+int egm_replay_good(const MemoryRegionSection *section, ReplayRamPopulate fn,
+                    void *opaque)
+{
+    MemoryRegionSection all = *section;
+
+    return fn(&all, opaque);
+}
+
+GArray *egm_withhold(const MachineState *ms, hwaddr ram_base,
+                     const GArray *last)
+{
+    return ram_holes_new();
 }

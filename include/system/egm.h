@@ -30,18 +30,22 @@ typedef struct EgmRange {
  * EgmRegion: what the host tells about the EGM region of one socket
  * @name: the name of the device, e.g. "egm4"
  * @dev: the number of the device
+ * @fd: the open device, which is locked; -1 if it is not open
  * @size: in bytes, 0 when unknown
- * @gpus: PCI addresses of the socket's GPUs, e.g. "0009:01:00.0", in no
- *     particular order; NULL when unknown
+ * @gpus: PCI addresses of the socket's GPUs, e.g. "0009:01:00.0", sorted; NULL
+ *     when unknown
  * @retired: EgmRange for each block of bad memory, as the driver orders them;
  *     NULL when unknown
+ * @migration_blocker: set when there are retired pages
  */
 typedef struct EgmRegion {
     char *name;
     dev_t dev;
+    int fd;
     uint64_t size;
     GStrv gpus;
     GArray *retired;
+    Error *migration_blocker;
 } EgmRegion;
 
 /* What memory-backend-file asks, with or without acpi-egm-memory. */
@@ -51,10 +55,10 @@ typedef struct EgmRegion {
  * @backend: a memory-backend-file that is about to open its file
  * @mem_path: the file
  * @errp: set when @mem_path is an EGM device that cannot be used in the way
- *     that the properties of @backend ask for
+ *     that the properties of @backend ask for, or that somebody else uses
  *
- * Sets @backend->egm if @mem_path is an EGM device. Opening one is left to the
- * caller, and to be done once: the driver zeroes the region at the first open.
+ * Sets @backend->egm if @mem_path is an EGM device, and takes it for this
+ * process, until egm_backend_release() or the end of the process.
  *
  * Returns: true when @mem_path may be opened.
  */
@@ -64,15 +68,16 @@ bool egm_backend_prepare(HostMemoryBackend *backend, const char *mem_path,
 /**
  * egm_backend_claim:
  * @backend: a memory-backend-file that has mapped its file
- * @errp: set when somebody else uses the EGM region
+ * @errp: set when that is not the file which was prepared
  *
- * If it is an EGM device, takes it for this process and learns from it what
- * sysfs does not tell. The claim ends with the last use of the file, at the
- * latest with the process.
+ * If it is an EGM device, learns from it what sysfs does not tell.
  *
  * Returns: true when the mapping may be used.
  */
 bool egm_backend_claim(HostMemoryBackend *backend, Error **errp);
+
+/* To be called when a memory-backend-file goes away. */
+void egm_backend_release(HostMemoryBackend *backend);
 
 /**
  * egm_backend_explain_map:
@@ -86,9 +91,39 @@ void egm_backend_explain_map(HostMemoryBackend *backend, const char *mem_path,
 /**
  * egm_explain_dma_map:
  * @mr: a memory region that could not be mapped for DMA
+ * @iommufd: whether it was to be mapped with iommufd
  * @errp: the error, to which is added what to do if @mr is an EGM region
  */
-void egm_explain_dma_map(const MemoryRegion *mr, Error *const *errp);
+void egm_explain_dma_map(const MemoryRegion *mr, bool iommufd,
+                         Error *const *errp);
+
+/**
+ * egm_replay_good:
+ * @section: part of a memory region
+ * @fn: called for each part of it that has no retired pages, in order
+ * @opaque: for @fn
+ *
+ * Returns: what @fn returned, if that was not 0; else 0
+ */
+int egm_replay_good(const MemoryRegionSection *section, ReplayRamPopulate fn,
+                    void *opaque);
+
+/* What machines ask. */
+
+/**
+ * egm_withhold:
+ * @ms: a machine whose RAM is complete
+ * @ram_base: guest physical address of its RAM
+ * @last: what this function returned the last time, or NULL
+ *
+ * Asks the drivers for retired pages in guest RAM, on EGM devices. Their list
+ * grows while the VM runs, so it is to be asked for at each reset. Warns about
+ * what is withheld if that is not the same as @last.
+ *
+ * Returns: an array of RamHole, as ram_holes_merge() leaves it
+ */
+GArray *egm_withhold(const MachineState *ms, hwaddr ram_base,
+                     const GArray *last);
 
 /* What acpi-egm-memory asks. */
 
@@ -119,6 +154,15 @@ bool egm_backend_check_gpu(HostMemoryBackend *backend, PCIDevice *pdev,
                            Error **errp);
 
 /* The parts of it, for each other and for tests. */
+
+/**
+ * egm_backend_read_retired:
+ * @backend: a memory backend on an EGM device
+ *
+ * Reads the list of retired pages, once more. What the driver has told before
+ * is kept if it does not tell any more.
+ */
+void egm_backend_read_retired(HostMemoryBackend *backend);
 
 /**
  * egm_region_probe:

@@ -27,10 +27,11 @@ class Machine:
     QEMU's stderr goes to the file `log` in `directory`.
     """
 
-    def __init__(self, build, args, binary=None):
+    def __init__(self, build, args, binary=None, environment=None):
         self.build = pathlib.Path(build).resolve()
         self.binary = binary or str(self.build / 'qemu-system-aarch64')
         self.args = args
+        self.environment = environment
         self.directory = tempfile.TemporaryDirectory(prefix='egm-')
         self.log = pathlib.Path(self.directory.name) / 'log'
         self.process = None
@@ -47,7 +48,8 @@ class Machine:
             self.process = subprocess.Popen(
                 [self.binary, '-nodefaults', '-display', 'none',
                  '-qmp', f'unix:{socket}', *self.args],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env=self.environment)
         try:
             self.qmp.accept(timeout=60)
         except Exception as exc:

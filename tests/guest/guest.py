@@ -90,20 +90,23 @@ class Guest(console.Console):
     """A virt machine booting UEFI, then Linux; a context manager.
 
     args: QEMU options in addition to firmware, kernel and console. The console,
-    the tables and what iasl makes of them are kept in `keep`.
+    the tables and what iasl makes of them are kept in `keep`. The smallest CPU
+    that has the kernel's page size is taken, for speed.
     """
 
-    def __init__(self, build, kernel, args, keep, cpu):
+    def __init__(self, build, kernel, args, keep, *, uefi=True,
+                 environment=None):
         build = pathlib.Path(build)
         files = build / 'tests/guest'
+        flash = ['-drive', 'if=pflash,format=raw,readonly=on,file='
+                 f'{build}/pc-bios/edk2-aarch64-code.fd']
         super().__init__(machine.Machine(build, [
-            '-cpu', cpu,
-            '-drive', 'if=pflash,format=raw,readonly=on,file='
-            f'{build}/pc-bios/edk2-aarch64-code.fd',
+            '-cpu', 'cortex-a57' if kernel.endswith('4k') else 'neoverse-n1',
+            *(flash if uefi else []),
             '-kernel', f'{files}/{kernel}.vmlinuz',
             '-initrd', f'{files}/{kernel}.initrd',
-            '-append', 'console=ttyAMA0 quiet log_buf_len=4M panic=-1',
-            *args]), keep)
+            '-append', 'console=ttyAMA0 quiet log_buf_len=4M panic=-1 efi=debug',
+            *args], environment=environment), keep)
 
     def command(self, text):
         """Run a command in the guest; give its lines."""

@@ -167,13 +167,11 @@ class Base(unittest.TestCase):
 
     def guest(self, case, kernel='6.1-4k', extra=(), name=''):
         """The machine of a case, not yet started."""
-        # The smallest CPU that has the kernel's page size, for speed.
-        cpu = 'cortex-a57' if kernel.endswith('4k') else 'neoverse-n1'
         directory = pathlib.Path(self.tmp.name) / (name or 'ram')
         directory.mkdir(exist_ok=True)
         return Guest(BUILD, kernel, ['-machine', case.machine]
                      + ram(directory, case.sizes, case.empty) + case.args
-                     + list(extra), self.keep / name, cpu)
+                     + list(extra), self.keep / name)
 
     def verify(self, case, report):
         """Exactly the GPUs have properties, and they are right."""

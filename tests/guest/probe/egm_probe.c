@@ -7,6 +7,9 @@
  *
  * /proc/egm_page allocates a page on the NUMA node that was written to it, fills
  * it with the pattern below, and tells its physical address.
+ *
+ * /proc/egm_fill, when read, allocates all memory that there is, writes to each
+ * word of it, frees it, and tells how much it was.
  */
 
 #include <linux/acpi.h>
@@ -92,11 +95,34 @@ static const struct proc_ops page_ops = {
 	.proc_release = single_release,
 };
 
+static int fill_show(struct seq_file *m, void *v)
+{
+	gfp_t gfp = GFP_HIGHUSER_MOVABLE | __GFP_NORETRY | __GFP_NOWARN;
+	unsigned long count = 0;
+	struct page *p, *next;
+	LIST_HEAD(pages);
+
+	while ((p = alloc_page(gfp))) {
+		memset(page_address(p), 0xa5, PAGE_SIZE);
+		list_add(&p->lru, &pages);
+		count++;
+		cond_resched();
+	}
+	list_for_each_entry_safe(p, next, &pages, lru) {
+		list_del(&p->lru);
+		__free_page(p);
+	}
+	seq_printf(m, "fill %lu\n", count * PAGE_SIZE);
+	return 0;
+}
+
 static int __init egm_probe_init(void)
 {
 	if (!proc_create_single("egm_devices", 0444, NULL, devices_show))
 		return -ENOMEM;
-	if (!proc_create("egm_page", 0644, NULL, &page_ops)) {
+	if (!proc_create("egm_page", 0644, NULL, &page_ops) ||
+	    !proc_create_single("egm_fill", 0444, NULL, fill_show)) {
+		remove_proc_entry("egm_page", NULL);
 		remove_proc_entry("egm_devices", NULL);
 		return -ENOMEM;
 	}
@@ -105,6 +131,7 @@ static int __init egm_probe_init(void)
 
 static void __exit egm_probe_exit(void)
 {
+	remove_proc_entry("egm_fill", NULL);
 	remove_proc_entry("egm_page", NULL);
 	remove_proc_entry("egm_devices", NULL);
 	if (page)

@@ -1,0 +1,98 @@
+/*
+ * Extended GPU Memory (EGM): keep retired pages from the guest
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/cutils.h"
+#include "qemu/error-report.h"
+#include "hw/boards.h"
+#include "hw/ram-holes.h"
+#include "system/egm.h"
+#include "system/numa.h"
+#include "trace.h"
+
+/* How many holes a warning lists; trace events tell all. */
+#define LISTED 4
+
+static void egm_add_holes(GArray *holes, const HostMemoryBackend *backend,
+                          unsigned node, hwaddr base, uint64_t size)
+{
+    const EgmRegion *region = backend->egm;
+
+    for (unsigned i = 0; i < region->retired->len; i++) {
+        const EgmRange *range = &g_array_index(region->retired, EgmRange, i);
+
+        /* What is beyond the part that the VM uses does not matter. */
+        if (region->size && (range->offset >= region->size ||
+                             range->size > region->size - range->offset)) {
+            warn_report("EGM region %s: retired page at offset 0x%" PRIx64
+                        " of 0x%" PRIx64 " bytes is not in the region of 0x%"
+                        PRIx64 " bytes", region->name, range->offset,
+                        range->size, region->size);
+        }
+        ram_holes_add(holes, node, base, size, range->offset, range->size);
+    }
+}
+
+static void egm_warn_withheld(const GArray *holes, uint64_t good)
+{
+    g_autofree char *size = size_to_str(ram_holes_size(holes));
+    g_autoptr(GString) list = g_string_new(NULL);
+
+    for (unsigned i = 0; i < holes->len; i++) {
+        const RamHole *hole = &g_array_index(holes, RamHole, i);
+
+        trace_egm_withhold(hole->base, hole->size, hole->node);
+        if (i < LISTED) {
+            g_string_append_printf(list, "%s0x%" PRIx64 "-0x%" PRIx64,
+                                   i ? ", " : "", hole->base,
+                                   hole->base + hole->size - 1);
+        }
+    }
+    if (holes->len > LISTED) {
+        g_string_append_printf(list, " and %u more", holes->len - LISTED);
+    }
+    if (holes->len) {
+        warn_report("%s of guest RAM are withheld from the guest, for retired "
+                    "pages of its EGM: %s", size, list->str);
+    }
+    if (good) {
+        g_autofree char *text = size_to_str(good);
+
+        warn_report("%s of that are good memory, between retired pages: a "
+                    "guest can do with %u holes in its RAM", text,
+                    RAM_HOLES_MAX);
+    }
+}
+
+GArray *egm_withhold(const MachineState *ms, hwaddr ram_base,
+                     const GArray *last)
+{
+    const NumaState *numa = ms->numa_state;
+    bool use_nodes = numa && numa->num_nodes;
+    GArray *holes = ram_holes_new();
+    hwaddr base = ram_base;
+    uint64_t good;
+
+    for (unsigned i = 0; i < (use_nodes ? numa->num_nodes : 1); i++) {
+        const NodeInfo *node = use_nodes ? &numa->nodes[i] : NULL;
+        HostMemoryBackend *backend = use_nodes ? node->node_memdev : ms->memdev;
+        uint64_t size = use_nodes ? node->node_mem : ms->ram_size;
+
+        if (backend && backend->egm) {
+            egm_backend_read_retired(backend);
+            if (backend->egm->retired) {
+                egm_add_holes(holes, backend, i, base, size);
+            }
+        }
+        base += size;
+    }
+    good = ram_holes_merge(holes, RAM_HOLES_MAX);
+    if (!last || !ram_holes_equal(holes, last)) {
+        egm_warn_withheld(holes, good);
+    }
+    return holes;
+}

@@ -1,0 +1,198 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A real Linux guest never touches retired pages.
+
+The EGM device is a stand-in: /dev/zero with a list of retired pages. These have
+a pattern, which must be there after the guest has written to all of its memory.
+"""
+
+import dataclasses
+import pathlib
+import random
+import re
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+# pylint: disable=wrong-import-position
+from guest import Guest, RAM_BASE  # noqa: E402
+from test_guest import (BUILD, Base, Case, MIB, devices, egm, gpu, port,  # noqa
+                        pxb)
+from egm import fdt, standin, tap  # noqa: E402
+
+BLOCK = 64 << 10
+PAGE = 4 << 10
+POISON = 0x7265746972656421
+
+
+def blocks(ranges, base):
+    """The blocks of guest RAM that ranges of a region are in."""
+    return sorted({base + n * BLOCK for offset, size in ranges for n in
+                   range(offset // BLOCK, (offset + size - 1) // BLOCK + 1)})
+
+
+@dataclasses.dataclass
+class Ram:
+    """RAM as a guest sees it."""
+    iomem: list     # (first, last) of System RAM
+    efi: list       # (first, last) in the memory map of UEFI
+    total: int      # what Linux can use, in bytes
+    free: int       # what it does not use now
+
+    @staticmethod
+    def parse(lines):
+        """What the command `ram` tells."""
+        def ranges(kind):
+            return [tuple(int(x, 16) for x in match.groups()) for match in
+                    (re.match(rf'{kind} (?:0x)?([0-9a-f]+)-(?:0x)?([0-9a-f]+)',
+                              line) for line in lines) if match]
+
+        def size(kind):
+            return next(int(line.split()[1]) * 1024 for line in lines
+                        if line.startswith(kind))
+
+        return Ram(ranges('iomem'), ranges('efi'), size('Total'), size('Free'))
+
+    def touches(self, block):
+        """Ranges that have part of a block."""
+        return [r for r in self.iomem + self.efi
+                if r[0] < block + BLOCK and r[1] >= block]
+
+
+class Retired(Base):
+    """Boots, with pages retired in one of two nodes."""
+
+    def setUp(self):
+        super().setUp()
+        self.zero = standin.Zero(BUILD)
+        self.zero.__enter__()
+        self.addCleanup(self.zero.__exit__)
+
+    def start(self, size, poisoned, *, kernel='6.1-4k', name='', first=512,
+              uefi=True):
+        """A machine with FIRST MiB of ordinary RAM, then SIZE MiB of EGM."""
+        nodes = [(first, f'{self.tmp.name}/m0')] if first else []
+        nodes.append((size, self.zero.path))
+        args = ['-machine', 'virt,gic-version=3', '-m', f'{first + size}M',
+                '-smp', f'{len(nodes)},sockets={len(nodes)}']
+        for n, (mib, path) in enumerate(nodes):
+            args += ['-object', f'memory-backend-file,id=m{n},size={mib}M,'
+                     f'share=on,prealloc=on,mem-path={path}',
+                     '-numa', f'node,nodeid={n},memdev=m{n},cpus={n}']
+        args += self.gpu(len(nodes) - 1)
+        for block in poisoned:
+            for offset in (0, BLOCK // 2, BLOCK - 8):
+                args += ['-device', f'loader,addr={block + offset:#x},'
+                         f'data={POISON:#x},data-len=8']
+        return Guest(BUILD, kernel, args, self.keep / name, uefi=uefi,
+                     environment=self.zero.environment)
+
+    @staticmethod
+    def gpu(where):
+        """A GPU whose EGM is the node WHERE."""
+        return devices(pxb('pxb0', 32), port('rp0', 'pxb0'),
+                       gpu(0, 'rp0')) + egm(where)
+
+    def case(self, size):
+        """What the guest's tables have to say: the whole region."""
+        return Case([], {'0000:21:00.0': (r'\_SB_.PC20.S00_.S00_', 1)},
+                    sizes=(512, size))
+
+    def untouched(self, guest, poisoned):
+        """The pattern is there, and nothing else."""
+        path = pathlib.Path(guest.vm.directory.name) / 'block'
+        wanted = bytearray(BLOCK)
+        for offset in (0, BLOCK // 2, BLOCK - 8):
+            wanted[offset:offset + 8] = POISON.to_bytes(8, 'little')
+        for block in poisoned:
+            guest.vm.cmd('pmemsave', val=block, size=BLOCK, filename=str(path))
+            self.assertEqual(path.read_bytes(), bytes(wanted), hex(block))
+
+    def look(self, guest, withheld, poisoned=None):
+        """The guest has no RAM there, and the rest of it works."""
+        seen = Ram.parse(guest.command('ram'))
+        for block in withheld:
+            self.assertEqual(seen.touches(block), [], hex(block))
+        if poisoned is not None:
+            line, = guest.command('fill')
+            filled = int(line.split()[1])
+            # Linux keeps a reserve.
+            self.assertGreater(filled, seen.free * 0.9)
+            self.untouched(guest, poisoned)
+        return seen
+
+    def told(self, guest):
+        """How much RAM the device tree tells of, in bytes."""
+        path = pathlib.Path(guest.vm.directory.name) / 'dtb'
+        guest.vm.cmd('dumpdtb', filename=str(path))
+        return sum(size for _, size, _ in fdt.memory(path.read_bytes()))
+
+    def boot(self, ranges, size=512, **keywords):
+        """Boot with pages retired; fill memory; give what the guest saw."""
+        withheld = blocks(ranges, RAM_BASE + keywords.get('first', 512) * MIB)
+        self.zero.retire(*ranges)
+        with self.start(size, withheld, **keywords) as guest:
+            guest.boot()
+            seen = self.look(guest, withheld, withheld)
+            if keywords.get('uefi', True):
+                self.assertTrue(seen.efi)
+                self.verify(self.case(size), guest.report())
+            seen.told = self.told(guest)
+            return seen
+
+    SHAPES = ((0, 1), (4 * MIB, BLOCK), (4 * MIB + BLOCK, PAGE),    # adjacent
+              (100 * MIB + 60 * 1024, 2 * PAGE),                    # two blocks
+              (512 * MIB - 1, 1))
+
+    def test_holes(self):
+        """Start, middle and end of a node; the rest is all there."""
+        whole = self.boot((), name='whole')
+        holed = self.boot(self.SHAPES, name='holed')
+        self.assertTrue(whole.touches(RAM_BASE + 512 * MIB))
+        lost = whole.total - holed.total
+        self.assertGreater(lost, 0)
+        self.assertLess(lost, len(blocks(self.SHAPES, 0)) * BLOCK + MIB)
+
+    def test_big_pages(self):
+        """Another kernel, with 16 KiB pages."""
+        self.boot(self.SHAPES, kernel='6.12-16k')
+
+    def test_without_uefi(self):
+        """A kernel by device tree; pages where kernel and initrd would be."""
+        self.boot([(n * MIB, PAGE) for n in (3, 40, 129, 200)], first=0,
+                  uefi=False)
+
+    def test_full_list(self):
+        """4096 pages in 2 GiB: no more is lost than QEMU says."""
+        size = 2048
+        draw = random.Random(1)
+        ranges = [(n * BLOCK, BLOCK)
+                  for n in draw.sample(range(size * MIB // BLOCK), 4096)]
+        self.zero.retire(*ranges)
+        with self.start(size, ()) as guest:
+            guest.boot()
+            told = self.told(guest)
+            seen = self.look(guest, blocks(ranges, RAM_BASE + 512 * MIB), ())
+        self.assertLess(told, (512 + size) * MIB - len(ranges) * BLOCK)
+        # The kernel itself and what describes memory take some of it.
+        self.assertGreater(seen.total, told - 128 * MIB)
+        self.assertGreater(len(seen.iomem), 700)
+
+    def test_grows(self):
+        """A page that goes bad is withheld from the next boot on."""
+        first, second = (4 * MIB, PAGE), (300 * MIB, PAGE)
+        base = RAM_BASE + 512 * MIB
+        self.zero.retire(first)
+        with self.start(512, ()) as guest:
+            guest.boot()
+            before = guest.report()
+            seen = self.look(guest, blocks([first], base))
+            self.assertTrue(seen.touches(base + second[0]))
+            self.zero.retire(first, second)
+            guest.send('reboot')
+            guest.boot()
+            self.look(guest, blocks([first, second], base), ())
+            self.assertTrue(guest.report().same(before))
+
+
+if __name__ == '__main__':
+    tap.main()

@@ -1,0 +1,79 @@
+/*
+ * A stand-in for an EGM device, for VMs on any machine: to the program that
+ * preloads this library, /dev/zero is an EGM device. Its retired pages are in
+ * the file that the environment variable EGM_RETIRED names, one "offset size" a
+ * line, read at each call. Without the file, the ioctl fails.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define RETIRED_PAGES_LIST ('E' << 8 | 100)
+
+/* Fills in as many pages as there is room for; returns how many there are. */
+static uint32_t read_pages(FILE *file, uint64_t *pages, uint32_t room)
+{
+    unsigned long long offset, size;
+    uint32_t count = 0;
+
+    while (fscanf(file, "%lli %lli", &offset, &size) == 2) {
+        if (count < room) {
+            pages[2 * count] = offset;
+            pages[2 * count + 1] = size;
+        }
+        count++;
+    }
+    return count;
+}
+
+static int retired_pages_list(uint32_t *list)
+{
+    uint32_t room = (list[0] - 8) / 16;
+    FILE *file = fopen(getenv("EGM_RETIRED"), "r");
+    uint32_t count;
+
+    if (!file) {
+        errno = EIO;
+        return -1;
+    }
+    count = read_pages(file, (uint64_t *)(list + 2), room);
+    fclose(file);
+    list[0] = 8 + 16 * count;
+    list[1] = count <= room ? count : 0;
+    return 0;
+}
+
+int ioctl(int fd, unsigned long request, ...)
+{
+    va_list args;
+    void *arg;
+
+    va_start(args, request);
+    arg = va_arg(args, void *);
+    va_end(args);
+    if (request == RETIRED_PAGES_LIST) {
+        return retired_pages_list(arg);
+    }
+    return syscall(SYS_ioctl, fd, request, arg);
+}
+
+ssize_t readlink(const char *restrict path, char *restrict buf, size_t size)
+{
+    static const char class[] = "../../../../class/egm";
+
+    if (!strcmp(path, "/sys/dev/char/1:5/subsystem")) {
+        size = size < sizeof(class) - 1 ? size : sizeof(class) - 1;
+        memcpy(buf, class, size);
+        return size;
+    }
+    return syscall(SYS_readlinkat, -100 /* AT_FDCWD */, path, buf, size);
+}

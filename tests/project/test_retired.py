@@ -1,0 +1,320 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What QEMU does about retired pages, up to the device tree that it gives.
+
+The EGM device is a stand-in (egm_zero.c). tests/guest/ boots Linux on it.
+"""
+
+import os
+import pathlib
+import random
+import re
+import struct
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / 'python'))
+# pylint: disable=wrong-import-position
+from egm import fdt, machine, standin, tap  # noqa: E402
+
+BUILD = pathlib.Path(os.environ['EGM_BUILD'])
+KIB, MIB = 1 << 10, 1 << 20
+BLOCK = 64 * KIB
+RAM_BASE = 0x40000000
+RAM_SIZE = 512 * MIB
+LIMIT = 768
+
+
+def holes_of(ranges, base=RAM_BASE, size=RAM_SIZE):
+    """Ranges of a region as blocks of guest RAM: merged (start, end)."""
+    blocks = set()
+    for offset, length in ranges:
+        end = min(offset + length, size)
+        if length and offset < size:
+            blocks.update(range(offset // BLOCK, (end + BLOCK - 1) // BLOCK))
+    result = []
+    for block in sorted(blocks):
+        start = base + block * BLOCK
+        if result and result[-1][1] == start:
+            result[-1] = (result[-1][0], start + BLOCK)
+        else:
+            result.append((start, start + BLOCK))
+    return result
+
+
+def pieces(holes, base=RAM_BASE, size=RAM_SIZE, node=0):
+    """What is left of a node's RAM, as fdt.memory() gives it."""
+    edges = [base, *(edge for hole in holes for edge in hole), base + size]
+    return [(start, end - start, node)
+            for start, end in zip(edges[::2], edges[1::2]) if end > start]
+
+
+class Retired(unittest.TestCase):
+    """QEMU without a guest: its memory is looked at from outside."""
+
+    def setUp(self):
+        self.zero = standin.Zero(BUILD)
+        self.enterContext(self.zero) if hasattr(self, 'enterContext') else \
+            self.addCleanup(self.zero.__enter__().__exit__)
+
+    def machine(self, *args, ram=None):
+        """A VM with one node on the device, unless RAM says otherwise."""
+        return machine.Machine(
+            BUILD, ['-machine', 'virt,gic-version=3', '-cpu', 'cortex-a72',
+                    '-accel', 'qtest',
+                    *(ram or self.ram()), *args],
+            environment=self.zero.environment)
+
+    def ram(self, node=0, size=RAM_SIZE):
+        """Options for a node on the device; it must be the last."""
+        return ['-m', f'{size * (node + 1) // MIB}', '-object',
+                f'memory-backend-file,id=m{node},mem-path={self.zero.path},'
+                f'size={size},share=on,prealloc=on',
+                '-numa', f'node,nodeid={node},memdev=m{node}']
+
+    def device_tree(self, vm):
+        """RAM in the device tree, which is in two places."""
+        path = pathlib.Path(vm.directory.name) / 'dtb'
+        vm.cmd('dumpdtb', filename=str(path))
+        dumped = fdt.memory(path.read_bytes())
+        vm.cmd('pmemsave', val=RAM_BASE, size=MIB, filename=str(path))
+        self.assertEqual(fdt.memory(path.read_bytes()), dumped)
+        return dumped
+
+    def check(self, *ranges):
+        """The ranges make the holes that they should; give QEMU's words."""
+        self.zero.retire(*ranges)
+        with self.machine() as vm:
+            self.assertEqual(self.device_tree(vm), pieces(holes_of(ranges)))
+        return vm.text
+
+    def refused(self, *args):
+        """QEMU does not start; give its words."""
+        with self.assertRaisesRegex(RuntimeError, 'did not start') as caught, \
+                self.machine(*args):
+            pass
+        return str(caught.exception)
+
+    def test_none(self):
+        """No retired pages: not a word, one memory node."""
+        self.assertEqual(self.check(), '')
+
+    def test_shapes(self):
+        """One page, the end, adjacent, overlapping, unsorted, empty."""
+        page = (2 * MIB, 4 * KIB)
+        last = (RAM_SIZE - 4 * KIB, 4 * KIB)
+        for ranges in (
+                [page], [last], [page, last], [last, page], [page, page],
+                [(2 * MIB + 60 * KIB, 8 * KIB)],                # in two blocks
+                [(2 * MIB, BLOCK), (2 * MIB + BLOCK, BLOCK)],   # adjacent
+                [(2 * MIB, 3 * BLOCK), (2 * MIB + BLOCK, BLOCK)],
+                [(2 * MIB + BLOCK, 3 * BLOCK), (2 * MIB, 2 * BLOCK)],
+                [(2 * MIB + n * 4 * KIB, 4 * KIB) for n in range(16)],
+                [(2 * MIB, 0), page]):
+            with self.subTest(ranges=ranges):
+                text = self.check(*ranges)
+                start, end = holes_of(ranges)[0]
+                self.assertIn(f'{start:#x}-{end - 1:#x}', text)
+                self.assertEqual(text.count('warning'), 1, text)
+
+    def test_warning(self):
+        """How much and where, shortened."""
+        text = self.check(*((n * MIB, 1) for n in range(2, 12)))
+        self.assertIn(
+            'warning: 640 KiB of guest RAM are withheld from the guest, for '
+            'retired pages of its EGM: 0x40200000-0x4020ffff, '
+            '0x40300000-0x4030ffff, 0x40400000-0x4040ffff, '
+            '0x40500000-0x4050ffff and 6 more\n', text)
+
+    def test_outside(self):
+        """Beyond what the VM uses: not its business, whatever the numbers."""
+        top = 2 ** 64 - BLOCK
+        self.assertEqual(self.check((RAM_SIZE, BLOCK), (top, BLOCK),
+                                    (top + 1, 2 ** 64 - 1)), '')
+        self.check((RAM_SIZE - BLOCK, 2 * BLOCK), (4 * MIB, 2 ** 64 - 4 * MIB))
+
+    def test_second_node(self):
+        """Offsets count from the start of the node."""
+        ranges = [(0, 1), (MIB, BLOCK), (RAM_SIZE - 1, 1)]
+        self.zero.retire(*ranges)
+        first = ['-object', f'memory-backend-ram,id=m0,size={RAM_SIZE}',
+                 '-numa', 'node,nodeid=0,memdev=m0', '-smp', '2']
+        base = RAM_BASE + RAM_SIZE
+        with self.machine(ram=first + self.ram(1)) as vm:
+            self.assertEqual(
+                self.device_tree(vm),
+                pieces([]) + pieces(holes_of(ranges, base), base, node=1))
+
+    def test_without_numa(self):
+        """The machine's only memory backend."""
+        self.zero.retire((MIB, 1))
+        ram = [*self.ram()[:4], '-machine', 'memory-backend=m0']
+        with self.machine(ram=ram) as vm:
+            self.assertEqual(self.device_tree(vm),
+                             pieces(holes_of([(MIB, 1)]), node=None))
+
+    def test_limit(self):
+        """Too many: the smallest gaps go as well, and no more than needed."""
+        draw = random.Random(1)
+        blocks = draw.sample(range(32, RAM_SIZE // BLOCK), 2048)
+        ranges = [(n * BLOCK, BLOCK) for n in blocks]
+        self.zero.retire(*ranges)
+        with self.machine() as vm:
+            found = self.device_tree(vm)
+        holes = holes_of(ranges)
+        self.assertGreater(len(holes), LIMIT)
+        gaps = sorted(b[0] - a[1] for a, b in zip(holes, holes[1:]))
+        lost = sum(gaps[:len(holes) - LIMIT])
+        bad = sum(end - start for start, end in holes)
+        self.assertEqual(RAM_SIZE - sum(size for _, size, _ in found),
+                         bad + lost)
+        self.assertLessEqual(len(found), LIMIT + 1)
+        self.assertIn('of that are good memory', vm.text)
+
+    def test_limit_even(self):
+        """Gaps of one size: still no more of them than needed."""
+        ranges = [(n * 4 * BLOCK, 1) for n in range(8, 8 + LIMIT + 10)]
+        self.zero.retire(*ranges)
+        with self.machine() as vm:
+            found = self.device_tree(vm)
+        self.assertEqual(RAM_SIZE - sum(size for _, size, _ in found),
+                         (LIMIT + 10 + 10 * 3) * BLOCK)
+
+    def test_full_list(self):
+        """As many as the driver reports: 65536 entries of 4 KiB."""
+        self.check(*((64 * MIB + n * 4 * KIB, 4 * KIB) for n in range(65536)))
+
+    def test_device_tree(self):
+        """A page where the device tree has to be."""
+        self.zero.retire((8 * KIB, 4 * KIB))
+        self.assertIn("guest RAM has a retired page at 0x40000000, where 'dtb' "
+                      'has to be loaded', self.refused())
+
+    def test_firmware(self):
+        """UEFI needs the start of RAM in one piece."""
+        flash = ['-drive', 'if=pflash,format=raw,readonly=on,file='
+                 f'{BUILD}/pc-bios/edk2-aarch64-code.fd']
+        self.zero.retire((128 * MIB - 1, 1))
+        self.assertIn(f'retired page at {RAM_BASE + 128 * MIB - BLOCK:#x}, but '
+                      'the firmware needs the first 128 MiB in one piece',
+                      self.refused(*flash))
+        self.zero.retire((128 * MIB, 1))
+        with self.machine(*flash):
+            pass
+
+    def test_loader(self):
+        """What the user loads to a retired page."""
+        with tempfile.NamedTemporaryFile() as blob:
+            blob.write(bytes(BLOCK))
+            blob.flush()
+            self.zero.retire((64 * MIB + BLOCK, 1))
+            args = ['-device', f'loader,file={blob.name},force-raw=on,addr=']
+            where = RAM_BASE + 64 * MIB
+            self.assertIn('has to be loaded',
+                          self.refused(args[0], f'{args[1]}{where + 4:#x}'))
+            with self.machine(args[0], f'{args[1]}{where:#x}'):
+                pass
+
+    def test_kernel(self):
+        """Kernel, initrd and device tree go where there is room."""
+        image = struct.pack('<2I3Q', 0, 0, 0, 4 * MIB, 0) + bytes(24) + \
+            b'ARM\x64' + bytes(MIB)
+        initrd = bytes(3 * MIB)
+        with tempfile.TemporaryDirectory(prefix='egm-kernel-') as directory:
+            args = []
+            for name, data in (('kernel', image), ('initrd', initrd)):
+                path = pathlib.Path(directory) / name
+                path.write_bytes(data)
+                args += [f'-{name}', str(path)]
+            for ranges, places in (
+                    ((), (2, 128, 132)),
+                    (((3 * MIB, 1),), (4, 128, 132)),
+                    (((4 * MIB, 1), (9 * MIB, 1)), (10, 128, 132)),
+                    (((130 * MIB, 1),), (2, 130 + 1 / 16, 134)),
+                    (((133 * MIB, 1),), (2, 128, 134)),
+                    (((3 * MIB, 1), (130 * MIB, 1), (135 * MIB, 1)),
+                     (4, 130 + 1 / 16, 136))):
+                with self.subTest(ranges=ranges):
+                    self.zero.retire(*ranges)
+                    with self.machine(*args) as vm:
+                        roms = vm.cmd('human-monitor-command',
+                                      **{'command-line': 'info roms'})
+                    found = {name: int(address, 16) for address, name in
+                             re.findall('addr=([0-9a-f]+) .*name="(.*)"', roms)}
+                    names = (args[1], args[3], 'dtb')
+                    self.assertEqual(
+                        tuple((found[n] - RAM_BASE) / MIB for n in names),
+                        places)
+
+    def test_no_room(self):
+        """The boot code of QEMU itself cannot move."""
+        with tempfile.NamedTemporaryFile() as kernel:
+            kernel.write(struct.pack('<2I3Q', 0, 0, 0, 4 * MIB, 0) + bytes(24)
+                         + b'ARM\x64' + bytes(MIB))
+            kernel.flush()
+            self.zero.retire((0, 1))
+            self.assertIn("where 'bootloader' has to be loaded",
+                          self.refused('-kernel', kernel.name))
+
+    def test_reset(self):
+        """Pages that go bad at run time are gone after the next reset."""
+        first, second = (4 * MIB, 1), (8 * MIB, 1)
+        self.zero.retire(first)
+        with self.machine() as vm:
+            before = self.device_tree(vm)
+            self.zero.retire(first, second)
+            self.assertEqual(self.device_tree(vm), before)
+            for _ in range(20):     # each makes the blob no larger
+                vm.cmd('system_reset')
+                vm.wait('reset', lambda: self.device_tree(vm) == pieces(
+                    holes_of([first, second])))
+        self.assertEqual(vm.text.count('withheld'), 2, vm.text)
+
+    def test_reset_impossible(self):
+        """A page that cannot be withheld from a VM that is already there."""
+        with self.machine() as vm:
+            self.zero.retire((0, 1))
+            vm.cmd('system_reset')
+            self.assertEqual(vm.process.wait(20), 1)
+        self.assertIn("where 'dtb' has to be loaded", vm.text)
+
+    def test_driver_forgets(self):
+        """What was told once is kept when the driver has an error."""
+        self.zero.retire((4 * MIB, 1))
+        with self.machine() as vm:
+            self.zero.file.unlink()
+            vm.cmd('system_reset')
+            vm.cmd('query-status')
+            self.assertEqual(self.device_tree(vm),
+                             pieces(holes_of([(4 * MIB, 1)])))
+
+    def test_migration(self):
+        """It would read the pages."""
+        self.zero.retire((4 * MIB, 1))
+        with self.machine() as vm:
+            with self.assertRaisesRegex(Exception, 'has retired pages'):
+                vm.cmd('migrate', uri='exec:cat > /dev/null')
+
+    def test_dump(self):
+        """A dump of guest memory goes without them."""
+        ranges = [(4 * MIB, 1), (RAM_SIZE - 1, 1)]
+        self.zero.retire(*ranges)
+        with self.machine() as vm:
+            path = pathlib.Path(vm.directory.name) / 'dump'
+            vm.cmd('dump-guest-memory', paging=False, protocol=f'file:{path}')
+            with open(path, 'rb') as file:
+                head = file.read(MIB)
+        at, = struct.unpack_from('<Q', head, 32)
+        size, count = struct.unpack_from('<2H', head, 54)
+        found = []
+        for n in range(count):
+            kind, _, _, _, base, length = struct.unpack_from('<2I4Q', head,
+                                                             at + n * size)
+            if kind == 1 and base >= RAM_BASE:
+                found.append((base, length, 0))
+        self.assertEqual(sorted(found), pieces(holes_of(ranges)))
+
+
+if __name__ == '__main__':
+    tap.main()
