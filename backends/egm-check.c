@@ -129,21 +129,28 @@ bool egm_backend_check(HostMemoryBackend *backend, Error **errp)
     return true;
 }
 
+char *egm_host_address(PCIDevice *pdev)
+{
+    g_autofree char *sysfsdev = NULL;
+
+    /* Only vfio-pci has this property, however the user named the device. */
+    if (object_property_find(OBJECT(pdev), "sysfsdev")) {
+        sysfsdev = object_property_get_str(OBJECT(pdev), "sysfsdev", NULL);
+    }
+    return sysfsdev ? egm_host_pci_address(sysfsdev) : NULL;
+}
+
 bool egm_backend_check_gpu(HostMemoryBackend *backend, PCIDevice *pdev,
                            Error **errp)
 {
     ERRP_GUARD();
-    g_autofree char *sysfsdev = NULL, *host = NULL, *gpus = NULL;
+    g_autofree char *host = NULL, *gpus = NULL;
     const EgmRegion *region = backend->egm;
 
     if (!region || !region->gpus) {
         return true;
     }
-    /* Only vfio-pci has this property, however the user named the device. */
-    if (object_property_find(OBJECT(pdev), "sysfsdev")) {
-        sysfsdev = object_property_get_str(OBJECT(pdev), "sysfsdev", NULL);
-    }
-    host = sysfsdev ? egm_host_pci_address(sysfsdev) : NULL;
+    host = egm_host_address(pdev);
     if (!host || egm_region_has_gpu(region, host)) {
         return true;
     }

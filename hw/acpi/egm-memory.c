@@ -11,7 +11,9 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qapi/qapi-commands-egm.h"
 #include "qapi/visitor.h"
+#include "qobject/qnull.h"
 #include "qemu/error-report.h"
 #include "qom/object_interfaces.h"
 #include "hw/acpi/egm-memory.h"
@@ -19,6 +21,7 @@
 #include "hw/pci/pci_bridge.h"
 #include "hw/pci/pci_bus.h"
 #include "hw/qdev-core.h"
+#include "hw/ram-holes.h"
 #include "system/egm.h"
 #include "system/numa.h"
 #include "trace.h"
@@ -35,9 +38,11 @@ struct AcpiEgmMemory {
      * the number of the root bus, which is fixed by configuration, then a devfn
      * per bus. The numbers of other buses are the firmware's choice and not
      * used. @devices are those with which the function would go away: they have
-     * @unplug_blocker, until a guest powers off their slot.
+     * @unplug_blocker, until a guest powers off their slot. @pdev is the
+     * function itself, for queries; then it is NULL.
      */
     GByteArray *path;
+    PCIDevice *pdev;
     uint64_t base;
     uint64_t size;
     GPtrArray *devices;
@@ -210,6 +215,9 @@ static int egm_forget_device(Object *obj, void *dev)
 
     if (egm && g_ptr_array_remove(egm->devices, dev)) {
         qdev_del_unplug_blocker(dev, egm->unplug_blocker);
+        if (dev == (void *)egm->pdev) {
+            egm->pdev = NULL;
+        }
     }
     return 0;
 }
@@ -234,6 +242,7 @@ static void egm_settle_path(AcpiEgmMemory *egm, PCIDevice *pdev)
                "ACPI tables describe it", TYPE_ACPI_EGM_MEMORY, egm->id);
     egm->devices = g_ptr_array_new();
     egm->path = g_byte_array_new();
+    egm->pdev = pdev;
 
     while (true) {
         egm_hold_slot(egm, bus, pdev->devfn);
@@ -415,6 +424,114 @@ void acpi_egm_memory_build_dsdt(Aml *scope)
 
     egm_append_steps(scope, begin, begin + objects->len, 0);
     trace_acpi_egm_memory_build_dsdt(objects->len);
+}
+
+/* Queries */
+
+/* Until the firmware numbers the buses, those behind a bridge are 0. */
+static StrOrNull *egm_query_pci_address(const PCIDevice *pdev)
+{
+    StrOrNull *address = g_new0(StrOrNull, 1);
+    PCIBus *bus = pdev ? pci_get_bus(pdev) : NULL;
+
+    if (!bus || (!pci_bus_is_root(bus) && !pci_bus_num(bus))) {
+        address->type = QTYPE_QNULL;
+        address->u.n = qnull();
+    } else {
+        address->type = QTYPE_QSTRING;
+        address->u.s = g_strdup_printf("0000:%02x:%02x.%x", pci_bus_num(bus),
+                                       PCI_SLOT(pdev->devfn),
+                                       PCI_FUNC(pdev->devfn));
+    }
+    return address;
+}
+
+/* The names that egm_open_step() gives */
+static char *egm_query_acpi_path(const GByteArray *steps)
+{
+    GString *path = g_string_new("\\_SB");
+
+    for (unsigned i = 0; i < steps->len; i++) {
+        if (i) {
+            g_string_append_printf(path, ".S%.02X", steps->data[i]);
+        } else if (steps->data[i]) {
+            g_string_append_printf(path, ".PC%.02X", steps->data[i]);
+        } else {
+            g_string_append(path, ".PCI0");
+        }
+    }
+    return g_string_free(path, false);
+}
+
+static EgmMemoryRangeList *egm_query_withheld(const AcpiEgmMemory *egm,
+                                              const GArray *holes)
+{
+    EgmMemoryRangeList *list = NULL, **tail = &list;
+
+    for (unsigned i = 0; holes && i < holes->len; i++) {
+        const RamHole *hole = &g_array_index(holes, RamHole, i);
+
+        if (hole->node == egm->node) {
+            EgmMemoryRange *range = g_new0(EgmMemoryRange, 1);
+
+            range->base = hole->base;
+            range->size = hole->size;
+            QAPI_LIST_APPEND(tail, range);
+        }
+    }
+    return list;
+}
+
+static EgmRegionInfo *egm_query_region(const EgmRegion *region)
+{
+    EgmRegionInfo *info = g_new0(EgmRegionInfo, 1);
+    strList **tail = &info->gpus;
+
+    info->name = g_strdup(region->name);
+    info->has_size = region->size;
+    info->size = region->size;
+    info->has_gpus = region->gpus;
+    for (char **gpu = region->gpus; gpu && *gpu; gpu++) {
+        QAPI_LIST_APPEND(tail, g_strdup(*gpu));
+    }
+    return info;
+}
+
+static AcpiEgmMemoryInfo *egm_query_one(const AcpiEgmMemory *egm,
+                                        const MachineState *ms)
+{
+    HostMemoryBackend *backend = ms->numa_state->nodes[egm->node].node_memdev;
+    AcpiEgmMemoryInfo *info = g_new0(AcpiEgmMemoryInfo, 1);
+
+    info->id = g_strdup(egm->id);
+    info->pci_dev = g_strdup(egm->pci_dev);
+    info->host_address = egm->pdev ? egm_host_address(egm->pdev) : NULL;
+    info->pci_address = egm_query_pci_address(egm->pdev);
+    info->acpi_path = egm_query_acpi_path(egm->path);
+    info->node = egm->node;
+    info->base = egm->base;
+    info->size = egm->size;
+    info->withheld = egm_query_withheld(egm, ms->ram_holes);
+    info->memdev = g_strdup(
+        object_get_canonical_path_component(OBJECT(backend)));
+    info->mem_path = object_property_get_str(OBJECT(backend), "mem-path",
+                                             &error_abort);
+    if (backend->egm) {
+        info->egm_device = egm_query_region(backend->egm);
+    }
+    return info;
+}
+
+AcpiEgmMemoryInfoList *qmp_query_acpi_egm_memory(Error **errp)
+{
+    g_autoptr(GPtrArray) objects = egm_collect(egm_compare_id);
+    AcpiEgmMemoryInfoList *list = NULL, **tail = &list;
+
+    for (unsigned i = 0; i < objects->len; i++) {
+        QAPI_LIST_APPEND(tail, egm_query_one(g_ptr_array_index(objects, i),
+                                             MACHINE(qdev_get_machine())));
+    }
+    return list;
 }
 
 /* The QOM object */

@@ -52,6 +52,12 @@ static bool virt_check_ram_holes(VirtMachineState *vms, Error **errp)
     return true;
 }
 
+static void virt_set_ram_holes(VirtMachineState *vms, const GArray *holes)
+{
+    vms->bootinfo.ram_holes = holes;
+    MACHINE(vms)->ram_holes = holes;
+}
+
 /* More pages can have gone bad since the last boot. */
 static void virt_reset_ram_holes(void *opaque)
 {
@@ -61,7 +67,7 @@ static void virt_reset_ram_holes(void *opaque)
     GArray *holes = egm_withhold(MACHINE(vms), info->loader_start, old);
     Error *err = NULL;
 
-    info->ram_holes = holes;
+    virt_set_ram_holes(vms, holes);
     if (!ram_holes_equal(holes, old)) {
         arm_update_memory_nodes(info, arm_boot_address_space(
                                     ARM_CPU(first_cpu), info), MACHINE(vms));
@@ -76,9 +82,10 @@ static void virt_reset_ram_holes(void *opaque)
 
 void virt_init_ram_holes(VirtMachineState *vms)
 {
-    struct arm_boot_info *info = &vms->bootinfo;
+    const struct arm_boot_info *info = &vms->bootinfo;
 
-    info->ram_holes = egm_withhold(MACHINE(vms), info->loader_start, NULL);
+    virt_set_ram_holes(vms, egm_withhold(MACHINE(vms), info->loader_start,
+                                         NULL));
 }
 
 bool virt_complete_ram_holes(VirtMachineState *vms, Error **errp)

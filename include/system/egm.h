@@ -153,6 +153,14 @@ bool egm_backend_check(HostMemoryBackend *backend, Error **errp);
 bool egm_backend_check_gpu(HostMemoryBackend *backend, PCIDevice *pdev,
                            Error **errp);
 
+/**
+ * egm_host_address:
+ * @pdev: a PCI device of the guest
+ *
+ * Returns: its PCI address on the host if it is a vfio device, else NULL.
+ */
+char *egm_host_address(PCIDevice *pdev);
+
 /* The parts of it, for each other and for tests. */
 
 /**

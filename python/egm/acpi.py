@@ -1,16 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""ACPI tables: take them out of a guest's memory, and read them with iasl."""
+"""ACPI tables, as iasl reads them."""
 
 import dataclasses
 import pathlib
 import re
-import struct
 import subprocess
-
-# What the boot medium of QEMU's tests leaves at a multiple of 1 MiB, followed
-# by the addresses of the RSDP of ACPI 1.0 and 2.0.
-MARK = bytes.fromhex('b1a687ab3420a0bd71bd375007757785')
-
 
 @dataclasses.dataclass(frozen=True)
 class Device:
@@ -31,33 +25,6 @@ class MemoryAffinity:
     size: int
     pxm: int
     enabled: bool
-
-
-def find_rsdp(read, start, length):
-    """Address of the RSDP, or None while the boot medium has not run.
-
-    read(address, length) gives guest memory as bytes.
-    """
-    for address in range(start, start + length, 1 << 20):
-        if read(address, 16) == MARK:
-            rsdp10, rsdp20 = struct.unpack('<QQ', read(address + 16, 16))
-            return rsdp20 or rsdp10 or None
-    return None
-
-
-def read_tables(read, rsdp):
-    """All tables that the RSDP leads to, as a dictionary of bytes."""
-    def table(address):
-        length, = struct.unpack('<I', read(address + 4, 4))
-        return read(address, length)
-
-    xsdt = table(struct.unpack('<Q', read(rsdp + 24, 8))[0])
-    found = [table(p) for p, in struct.iter_unpack('<Q', xsdt[36:])]
-    tables = {t[:4].decode(): t for t in found}
-    fadt = tables['FACP']
-    dsdt, = struct.unpack('<Q', fadt[140:148])
-    tables['DSDT'] = table(dsdt or struct.unpack('<I', fadt[40:44])[0])
-    return tables
 
 
 def decode(directory, name, data):

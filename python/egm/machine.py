@@ -89,18 +89,3 @@ class Machine:
                     + self.log.read_text(errors='replace'))
             time.sleep(0.1)
         raise RuntimeError(f'no {what} after {seconds} s')
-
-
-def pci_functions(query_pci):
-    """Flatten query-pci: (qdev id, root bus, chain of _ADR, PCI address)."""
-    def walk(devices, root, chain):
-        for dev in devices:
-            here = chain + (dev['slot'] << 16 | dev['function'],)
-            yield (dev['qdev_id'], root, here,
-                   f"0000:{dev['bus']:02x}:{dev['slot']:02x}."
-                   f"{dev['function']}")
-            bridge = dev.get('pci_bridge', {})
-            yield from walk(bridge.get('devices', []), root, here)
-
-    for bus in query_pci:
-        yield from walk(bus['devices'], bus['bus'], ())

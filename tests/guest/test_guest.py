@@ -9,6 +9,7 @@ topologies that people build. Names: gpuN has EGM, everything else has not.
 import dataclasses
 import os
 import pathlib
+import re
 import shutil
 import sys
 import tempfile
@@ -173,8 +174,14 @@ class Base(unittest.TestCase):
                      + ram(directory, case.sizes, case.empty) + case.args
                      + list(extra), self.keep / name)
 
-    def verify(self, case, report):
+    def verify(self, case, report, guest):
         """Exactly the GPUs have properties, and they are right."""
+        queried = {o['pci-address']: (o['base'], o['size'], o['node'],
+                                      o['acpi-path'])
+                   for o in guest.vm.cmd('query-acpi-egm-memory')}
+        self.assertEqual(queried, {
+            address: (e.base, e.size, e.pxm, re.sub(r'_+(?=\.|$)', '', e.path))
+            for address, e in report.egm.items()})
         expected = {}
         for address, (path, node) in case.gpus.items():
             base = RAM_BASE + sum(case.sizes[:node]) * MIB
@@ -194,7 +201,7 @@ class Base(unittest.TestCase):
         with self.guest(case, kernel) as guest:
             guest.boot()
             report = guest.report()
-            self.verify(case, report)
+            self.verify(case, report, guest)
             return report
 
 
@@ -235,7 +242,7 @@ class Lifecycle(Base):
         with self.guest(case) as guest:
             guest.boot()
             first = guest.report()
-            self.verify(case, first)
+            self.verify(case, first, guest)
             for _ in range(2):
                 guest.send('reboot')
                 guest.boot()
@@ -248,7 +255,7 @@ class Lifecycle(Base):
             guest.expect('UEFI firmware')
             guest.vm.cmd('system_reset')
             guest.boot()
-            self.verify(case, guest.report())
+            self.verify(case, guest.report(), guest)
 
     def test_save_and_restore(self):
         """A guest that was saved to a file goes on in another QEMU."""
@@ -257,7 +264,7 @@ class Lifecycle(Base):
         with self.guest(case, name='source') as guest:
             guest.boot()
             first = guest.report()
-            self.verify(case, first)
+            self.verify(case, first, guest)
             guest.vm.cmd('migrate', uri=state)
             guest.vm.wait('the state to be saved', lambda: guest.vm.cmd(
                 'query-migrate')['status'] == 'completed')
@@ -277,7 +284,7 @@ class Lifecycle(Base):
         with self.guest(case) as guest:
             guest.boot()
             report = guest.report()
-            self.verify(case, report)
+            self.verify(case, report, guest)
             wanted = pattern(report.page_size)
             for found in {e.node: e for e in report.egm.values()}.values():
                 address = guest.page(found.node)

@@ -135,7 +135,7 @@ class Retired(Base):
             seen = self.look(guest, withheld, withheld)
             if keywords.get('uefi', True):
                 self.assertTrue(seen.efi)
-                self.verify(self.case(size), guest.report())
+                self.verify(self.case(size), guest.report(), guest)
             seen.told = self.told(guest)
             return seen
 

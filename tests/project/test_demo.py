@@ -16,13 +16,13 @@ BUILD = os.environ['EGM_BUILD']
 
 ROWS = [
     r'gpu0 +\\_SB\.PC20\.S00\.S00 +0000:21:00\.0 +0x40000000-0x5fffffff +'
-    r'512 MiB +0 +#4, domain 0',
+    r'512 MiB +0 +#4 +yes',
     r'gpu1 +\\_SB\.PC20\.S08\.S00 +0000:22:00\.0 +0x40000000-0x5fffffff +'
-    r'512 MiB +0 +#4, domain 0',
+    r'512 MiB +0 +#4 +yes',
     r'gpu2 +\\_SB\.PC40\.S00\.S00 +0000:41:00\.0 +0x60000000-0x7fffffff +'
-    r'512 MiB +1 +#5, domain 1',
+    r'512 MiB +1 +#5 +yes',
     r'gpu3 +\\_SB\.PC40\.S08\.S00 +0000:42:00\.0 +0x60000000-0x7fffffff +'
-    r'512 MiB +1 +#5, domain 1',
+    r'512 MiB +1 +#5 +yes',
 ]
 
 
@@ -38,7 +38,7 @@ class Demo(unittest.TestCase):
         for row in ROWS:
             self.assertRegex(run.stdout, row)
         lines = run.stdout.splitlines()
-        self.assertLess(len(lines), 24)
+        self.assertLessEqual(len(lines), 24)
         self.assertLessEqual(max(map(len, lines)), 100)
 
     def test_no_build(self):

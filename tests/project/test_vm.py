@@ -11,7 +11,7 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / 'python'))
 # pylint: disable=wrong-import-position
-from egm import acpi, machine, tap  # noqa: E402
+from egm import machine, tables, tap  # noqa: E402
 
 BUILD = pathlib.Path(os.environ['EGM_BUILD'])
 RAM_BASE = 0x40000000
@@ -55,11 +55,11 @@ class OrdinaryVM(unittest.TestCase):
                 memory.seek(address - RAM_BASE)
                 return memory.read(length)
 
-            rsdp = vm.wait('a program started by UEFI', lambda: acpi.find_rsdp(
+            rsdp = vm.wait('a program started by UEFI', lambda: tables.marked(
                 read, RAM_BASE, RAM_SIZE))
-            tables = acpi.read_tables(read, rsdp)
-            self.assertEqual(tables['DSDT'][:4], b'DSDT')
-            self.assertNotIn(b'nvidia', tables['DSDT'])
+            dsdt = tables.read(read, rsdp)['DSDT']
+            self.assertEqual(dsdt[:4], b'DSDT')
+            self.assertNotIn(b'nvidia', dsdt)
             classes = [d['class_info']['class']
                        for d in vm.cmd('query-pci')[0]['devices']]
             self.assertIn(0x0200, classes, 'Ethernet controller')

@@ -1,0 +1,122 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""query-acpi-egm-memory and info egm."""
+
+import os
+import pathlib
+import re
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / 'python'))
+# pylint: disable=wrong-import-position
+from egm import machine, standin, tap  # noqa: E402
+
+BUILD = pathlib.Path(os.environ['EGM_BUILD'])
+MIB = 1 << 20
+RAM_BASE = 0x40000000
+
+
+class Query(unittest.TestCase):
+    """Machines without a guest."""
+
+    def setUp(self):
+        self.tmp = tempfile.TemporaryDirectory(prefix='egm-query-')
+        self.addCleanup(self.tmp.cleanup)
+
+    def machine(self, *args, path=None, environment=None):
+        """A VM with one node."""
+        path = path or f'{self.tmp.name}/m0'
+        return machine.Machine(
+            BUILD, ['-machine', 'virt', '-accel', 'qtest', '-m', '128',
+                    '-object', f'memory-backend-file,id=m0,size=128M,share=on,'
+                    f'mem-path={path}', '-numa', 'node,memdev=m0', *args],
+            environment=environment)
+
+    PORT = ('-device', 'pxb-pcie,id=pxb,bus=pcie.0,bus_nr=32',
+            '-device', 'pcie-root-port,id=rp0,bus=pxb,chassis=1',
+            '-device', 'edu,id=gpu0,bus=rp0',
+            '-object', 'acpi-egm-memory,id=egm0,pci-dev=gpu0,node=0')
+    ROOT = ('-device', 'edu,id=gpu1,bus=pcie.0,addr=0x1f.0',
+            '-object', 'acpi-egm-memory,id=a1,pci-dev=/machine/peripheral/gpu1,'
+            'node=0')
+
+    @staticmethod
+    def info(vm):
+        """Lines of info egm."""
+        return vm.cmd('human-monitor-command',
+                      **{'command-line': 'info egm'}).splitlines()
+
+    def test_none(self):
+        """A machine without objects: an empty list, one line."""
+        with self.machine() as vm:
+            self.assertEqual(vm.cmd('query-acpi-egm-memory'), [])
+            self.assertEqual(self.info(vm), ['No acpi-egm-memory objects'])
+
+    def test_files(self):
+        """Sorted by id; the address behind a bridge is not known yet."""
+        with self.machine(*self.PORT, *self.ROOT) as vm:
+            common = {'node': 0, 'base': RAM_BASE, 'size': 128 * MIB,
+                      'withheld': [], 'memdev': 'm0',
+                      'mem-path': f'{self.tmp.name}/m0'}
+            self.assertEqual(vm.cmd('query-acpi-egm-memory'), [
+                {'id': 'a1', 'pci-dev': '/machine/peripheral/gpu1',
+                 'pci-address': '0000:00:1f.0', 'acpi-path': r'\_SB.PCI0.SF8',
+                 **common},
+                {'id': 'egm0', 'pci-dev': 'gpu0', 'pci-address': None,
+                 'acpi-path': r'\_SB.PC20.S00.S00', **common}])
+
+    def test_device(self):
+        """What the host tells, and what is withheld."""
+        with standin.Zero(BUILD) as zero:
+            zero.retire((4 * MIB, 1), (100 * MIB, 128 << 10))
+            with self.machine(*self.PORT, path=zero.path,
+                              environment=zero.environment) as vm:
+                found, = vm.cmd('query-acpi-egm-memory')
+                lines = self.info(vm)
+        self.assertEqual(found['egm-device'], {'name': 'zero'})
+        self.assertEqual(found['withheld'], [
+            {'base': RAM_BASE + 4 * MIB, 'size': 64 << 10},
+            {'base': RAM_BASE + 100 * MIB, 'size': 128 << 10}])
+        self.assertRegex(lines[2], r'^egm0 +0  0x40000000-0x47ffffff +128 MiB '
+                         r'+192 KiB  m0: /dev/zero$')
+
+    def test_table(self):
+        """Columns are aligned and fit a terminal."""
+        with self.machine(*self.PORT, *self.ROOT) as vm:
+            lines = self.info(vm)
+        self.assertEqual(len(lines), 6)
+        self.assertLessEqual(max(map(len, lines)), 100)
+        # The last column begins where its head does.
+        for head, row in ((lines[0], lines[4]), (lines[1], lines[5])):
+            start = len(head) - len(re.split('  +', head)[-1])
+            self.assertEqual(row[start - 2:start], '  ', row)
+            self.assertNotEqual(row[start], ' ', row)
+
+    def test_schema(self):
+        """It is marked as unstable."""
+        with self.machine() as vm:
+            schema = vm.cmd('query-qmp-schema')
+        command, = (e for e in schema if e['name'] == 'query-acpi-egm-memory')
+        self.assertEqual(command['features'], ['unstable'])
+
+    def test_leak(self):
+        """A thousand queries cost no memory."""
+        def resident(vm):
+            pages = pathlib.Path(f'/proc/{vm.process.pid}/statm').read_text()
+            return int(pages.split()[1]) * 4096
+
+        with self.machine(*self.PORT, *self.ROOT) as vm:
+            def query(times):
+                for _ in range(times):
+                    vm.cmd('query-acpi-egm-memory')
+                return resident(vm)
+
+            before = query(200)
+            # An answer is some 400 bytes: a leak would be twice this much.
+            self.assertLess(query(1000) - before, 200 << 10)
+
+
+if __name__ == '__main__':
+    tap.main()

@@ -1,0 +1,352 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""egm-report: a table for each thing that it has to notice."""
+
+import os
+import pathlib
+import struct
+import subprocess
+import sys
+import tempfile
+import unittest
+
+TOP = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(TOP / 'python'))
+# pylint: disable=wrong-import-position
+from egm import aml, linux, machine, report, tables, tap  # noqa: E402
+
+BUILD = pathlib.Path(os.environ['EGM_BUILD'])
+GOLDEN = TOP / 'tests/data/acpi/aarch64/virt'
+BASE, SIZE = 0x40000000, 0x20000000
+PROPERTIES = (('nvidia,egm-base-pa', f'{BASE:#x}'),
+              ('nvidia,egm-size', f'{SIZE:#x}'), ('nvidia,egm-pxm', '1'))
+UUID = 'daffd814-6eba-4d8c-8a91-bc9bbf4aa301'
+
+
+def dsd(properties=PROPERTIES, uuid=UUID):
+    """ASL of a _DSD."""
+    pairs = ', '.join(f'Package () {{"{k}", {v}}}' for k, v in properties)
+    return (f'Name (_DSD, Package () {{ ToUUID ("{uuid}"), '
+            f'Package () {{ {pairs} }} }})')
+
+
+def bridge(body, name='PC20', bus=32):
+    """ASL of a host bridge."""
+    return (f'Device ({name}) {{ Name (_HID, "PNP0A08") Name (_CID, "PNP0A03") '
+            f'Name (_BBN, {bus}) {body} }}')
+
+
+def device(name, body, adr=0):
+    """ASL of a Device."""
+    return f'Device ({name}) {{ Name (_ADR, {adr:#x}) {body} }}'
+
+
+GOOD = bridge(device('S00', device('S00', dsd())))
+GPU = report.Function('0000:21:00.0', 32, (0, 0), 'gpu0', True)
+
+
+def affinity(pxm, base, size, enabled=1):
+    """A Memory Affinity Structure."""
+    return struct.pack('<BBIHQQIIQ', 1, 40, pxm, 0, base, size, 0, enabled, 0)
+
+
+def initiator(pxm):
+    """A Generic Initiator Affinity Structure."""
+    return struct.pack('<BBBBI16sII', 5, 32, 0, 1, pxm, bytes(16), 1, 0)
+
+
+def srat(*entries):
+    """SRAT with these entries."""
+    body = bytes(12) + b''.join(entries)
+    return b'SRAT' + struct.pack('<I', 36 + len(body)) + bytes(28) + body
+
+
+MEMORY = srat(affinity(0, 0x20000000, BASE - 0x20000000),
+              affinity(1, BASE, SIZE))
+
+
+class Diagnoses(unittest.TestCase):
+    """Tables made with iasl."""
+
+    def analyse(self, asl, srat_=MEMORY, functions=(GPU,)):
+        """What is said about a DSDT, given as ASL."""
+        with tempfile.TemporaryDirectory(prefix='egm-report-') as directory:
+            source = pathlib.Path(directory) / 'dsdt.asl'
+            source.write_text('DefinitionBlock ("", "DSDT", 2, "EGM", "TEST", 1)'
+                              f'{{ Scope (\\_SB) {{ {asl} }} }}')
+            run = subprocess.run(['iasl', '-f', source], text=True, check=False,
+                                 stdout=subprocess.PIPE,
+                                 stderr=subprocess.STDOUT)
+            self.assertEqual(run.returncode, 0, run.stdout)
+            data = source.with_suffix('.aml').read_bytes()
+        found = {'DSDT': data}
+        if srat_:
+            found['SRAT'] = srat_
+        result = report.analyse(found, functions and list(functions))
+        self.assertEqual(result.notes, [])
+        return result
+
+    def wrong(self, *messages, **keywords):
+        """Just these problems; they are in the text, too."""
+        asl = keywords.pop('asl', GOOD)
+        result = self.analyse(asl, **keywords)
+        found = [p for g in result.gpus for p in g.problems] + result.problems
+        self.assertEqual(len(found), len(messages), found)
+        self.assertFalse(result.good)
+        lines = report.text(result)
+        for message, problem in zip(messages, found):
+            self.assertIn(message, problem)
+            self.assertTrue(any(line.startswith('problem: ') and
+                                line.endswith(problem) for line in lines))
+
+    def test_good(self):
+        """Nothing to complain about."""
+        result = self.analyse(GOOD)
+        self.assertTrue(result.good, report.text(result))
+        gpu, = result.gpus
+        self.assertEqual((gpu.path, gpu.root, gpu.chain, gpu.base, gpu.size,
+                          gpu.pxm, gpu.affinity.index, gpu.label),
+                         (r'\_SB.PC20.S00.S00', 32, (0, 0), BASE, SIZE, 1, 1,
+                          'gpu0 (0000:21:00.0)'))
+
+    def test_no_device(self):
+        """A flat Device, or none on the way: no companion."""
+        missing = 'it has no ACPI companion with EGM properties'
+        self.wrong('lead to no PCI function', missing,
+                   r'\_SB.PC20.S00 there is no Device with _ADR 0x0',
+                   asl=bridge(device('S00', dsd())))
+        self.wrong(missing, r'below \_SB.PC20 there is no Device with _ADR 0x0',
+                   asl=bridge(''))
+        self.wrong(missing, r'\_SB.PC20.S00.S00 has no EGM properties',
+                   asl=bridge(device('S00', device('S00', ''))))
+        self.wrong('lead to no PCI function', missing,
+                   'there is no host bridge with bus 0x20',
+                   asl=bridge(device('S00', device('S00', dsd())), bus=64))
+        self.wrong('lead to no PCI function', missing,
+                   r'below \_SB.PC20.S00 there is no Device with _ADR 0x0',
+                   asl=bridge(device('S00', device('S00', dsd(), 0x10000))))
+
+    def test_no_adr(self):
+        """A Device without _ADR binds to nothing."""
+        self.wrong(r'\_SB.PC20.S00 has no _ADR', functions=None,
+                   asl=bridge(f'Device (S00) {{ {device("S00", dsd())} }}'))
+        self.wrong('there is no PCI host bridge above', functions=None,
+                   asl=device('S00', dsd()))
+
+    def test_properties(self):
+        """One that is missing, or not a number."""
+        for i, (name, _) in enumerate(PROPERTIES):
+            less = PROPERTIES[:i] + PROPERTIES[i + 1:]
+            text = less + ((name, '"text"'),)
+            for properties in (less, text):
+                self.wrong(f'there is no integer {name}', asl=bridge(
+                    device('S00', device('S00', dsd(properties)))))
+
+    def test_uuid(self):
+        """Other _DSD are not device properties."""
+        other = 'a1b2c3d4' + UUID[8:]
+        self.wrong('no Device has EGM properties', functions=None,
+                   asl=bridge(device('S00', device('S00', dsd(uuid=other)))))
+
+    def test_domain(self):
+        """SRAT does not know the proximity domain."""
+        self.wrong('SRAT has no memory of proximity domain 1',
+                   srat_=srat(affinity(0, BASE, SIZE)))
+        self.wrong('SRAT has no memory of proximity domain 1',
+                   'there is no SRAT', srat_=None)
+
+    def test_range(self):
+        """The range is not inside one Memory Affinity of its domain."""
+        message = 'the range is not inside one Memory Affinity'
+        half = SIZE // 2
+        for entries in ([affinity(1, BASE, SIZE - 4096)],
+                        [affinity(1, BASE + 4096, SIZE)],
+                        [affinity(1, BASE, half), affinity(1, BASE + half, half)],
+                        [affinity(0, BASE, SIZE), affinity(1, 0, BASE)]):
+            self.wrong(message, srat_=srat(*entries))
+
+    def test_disabled(self):
+        """A Memory Affinity that is not enabled."""
+        self.wrong('SRAT entry #0 is not enabled',
+                   srat_=srat(affinity(1, BASE, SIZE, 0)))
+
+    def test_initiator(self):
+        """A Generic Initiator on the EGM node, but not on others."""
+        self.wrong('a Generic Initiator is in proximity domain 1',
+                   srat_=srat(affinity(1, BASE, SIZE), initiator(1)))
+        self.assertTrue(self.analyse(GOOD, srat(affinity(1, BASE, SIZE),
+                                                initiator(2))).good)
+
+    def test_size_zero(self):
+        """The driver takes this for: no EGM."""
+        zero = (PROPERTIES[0], (PROPERTIES[1][0], '0'), PROPERTIES[2])
+        self.wrong('the size is 0', asl=bridge(
+            device('S00', device('S00', dsd(zero)))))
+
+    def test_disagree(self):
+        """Two GPUs of one node that are told different ranges."""
+        less = (PROPERTIES[0], (PROPERTIES[1][0], '0x1000'), PROPERTIES[2])
+        both = bridge(device('S00', device('S00', dsd())) +
+                      device('S08', device('S00', dsd(less)), 0x10000))
+        second = report.Function('0000:22:00.0', 32, (0x10000, 0), gpu=True)
+        self.wrong('the GPUs of proximity domain 1 are told different ranges',
+                   asl=both, functions=(GPU, second))
+
+    def test_neighbours(self):
+        """PCI functions that are no GPUs need nothing."""
+        nic = report.Function('0000:22:00.0', 32, (0x10000, 0), 'nic')
+        self.assertTrue(self.analyse(GOOD, functions=(GPU, nic)).good)
+
+    def test_map(self):
+        """Nodes, what they are for, and holes."""
+        lines = report.memory_map(self.analyse(GOOD), {1: '/dev/egm4'},
+                                  [(BASE + 0x10000, 0x10000)])
+        self.assertEqual(lines, [
+            '0x000020000000-0x00003fffffff   512 MiB  node 0',
+            '0x000040000000-0x00005fffffff   512 MiB  node 1  EGM of gpu0  '
+            'on /dev/egm4',
+            '  0x000040010000-0x00004001ffff  64 KiB  withheld'])
+
+    def test_garbage(self):
+        """Tables that are cut off are no reason to crash."""
+        for path in (GOLDEN / 'DSDT.egmswitch', GOLDEN / 'SRAT.egmswitch'):
+            data = path.read_bytes()
+            for length in range(36, len(data), 97):
+                found = {'DSDT': data[:length], 'SRAT': data[:length]}
+                report.text(report.analyse(found))
+
+    def test_reads_everything(self):
+        """The AML reader knows all of QEMU's own tables."""
+        for path in (machine.source_tree(BUILD) / 'tests/data/acpi').rglob(
+                '*DSDT*'):
+            with self.subTest(path=path.name):
+                self.assertEqual(aml.read(path.read_bytes())[1], [])
+
+
+class Linux(unittest.TestCase):
+    """What a guest finds in its own /sys and /proc, here made up."""
+
+    def setUp(self):
+        self.tmp = tempfile.TemporaryDirectory(prefix='egm-linux-')
+        self.addCleanup(self.tmp.cleanup)
+        self.root = pathlib.Path(self.tmp.name)
+
+    def add(self, path, vendor, class_):
+        """A PCI function at a path below /sys/devices."""
+        place = self.root / 'sys/devices' / path
+        place.mkdir(parents=True, exist_ok=True)
+        (place / 'vendor').write_text(f'{vendor:#06x}\n')
+        (place / 'class').write_text(f'{class_:#08x}\n')
+        link = self.root / 'sys/bus/pci/devices' / place.name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(place)
+
+    def test_functions(self):
+        """The root bus, and the chain of _ADR; GPUs by vendor and class."""
+        self.add('pci0000:20/0000:20:01.0', 0x1b36, 0x060400)
+        self.add('pci0000:20/0000:20:01.0/0000:21:00.0', 0x10de, 0x030200)
+        self.add('pci0000:20/0000:20:01.0/0000:21:00.1', 0x10de, 0x040300)
+        self.add('pci0000:00/0000:00:02.3', 0x1af4, 0x020000)
+        found = {f.address: (f.root, f.chain, f.gpu)
+                 for f in linux.pci_functions(self.root)}
+        self.assertEqual(found, {
+            '0000:20:01.0': (0x20, (0x10000,), False),
+            '0000:21:00.0': (0x20, (0x10000, 0), True),
+            '0000:21:00.1': (0x20, (0x10000, 1), False),
+            '0000:00:02.3': (0, (0x20003,), False)})
+
+    def test_holes(self):
+        """Gaps in /proc/iomem, within the memory of SRAT only."""
+        (self.root / 'proc').mkdir()
+        iomem = self.root / 'proc/iomem'
+        nodes = [report.Affinity(0, 0x40000000, 0x10000000, 0, True),
+                 report.Affinity(1, 0x50000000, 0x10000000, 1, True),
+                 report.Affinity(2, 0x80000000, 0x10000000, 2, False)]
+        iomem.write_text('09000000-09000fff : pl011\n'
+                         '40000000-41ffffff : System RAM\n'
+                         '  40210000-412fffff : Kernel code\n'
+                         '42010000-4fffffff : System RAM\n'
+                         '50010000-5ffeffff : System RAM\n'
+                         '4010000000-401fffffff : PCI ECAM\n')
+        self.assertEqual(linux.holes(nodes, self.root),
+                         [(0x42000000, 0x10000), (0x50000000, 0x10000),
+                          (0x5fff0000, 0x10000)])
+        iomem.write_text('00000000-00000000 : System RAM\n')
+        self.assertEqual(linux.holes(nodes, self.root), [])
+
+
+class Command(unittest.TestCase):
+    """scripts/egm-report."""
+
+    def run_it(self, *args):
+        """Exit status and output."""
+        run = subprocess.run([TOP / 'scripts/egm-report', *args], text=True,
+                             check=False, stdout=subprocess.PIPE,
+                             stderr=subprocess.STDOUT)
+        self.assertNotIn('Traceback', run.stdout)
+        return run.returncode, run.stdout
+
+    def test_files(self):
+        """Golden tables of this project are good; mixed up, they are not."""
+        status, text = self.run_it(GOLDEN / 'DSDT.egmswitch',
+                                   GOLDEN / 'SRAT.egmswitch')
+        self.assertEqual(status, 0, text)
+        self.assertEqual(text.count(' yes\n'), 4)
+        status, text = self.run_it(GOLDEN / 'DSDT.egmswitch',
+                                   GOLDEN / 'SRAT.egmroot')
+        self.assertEqual(status, 1)
+        self.assertIn('problem: ', text)
+
+    def test_directory(self):
+        """As in /sys/firmware/acpi/tables."""
+        with tempfile.TemporaryDirectory(prefix='egm-report-') as directory:
+            for name in ('DSDT', 'SRAT'):
+                pathlib.Path(directory, name).write_bytes(
+                    (GOLDEN / f'{name}.egmgi').read_bytes())
+            self.assertEqual(self.run_it(directory)[0], 0)
+
+    def test_cannot_tell(self):
+        """Not the same as a problem in the tables."""
+        for args in (('/nonexistent',), ('--qmp', '/nonexistent')):
+            status, text = self.run_it(*args)
+            self.assertEqual(status, 2, text)
+            self.assertTrue(text.startswith('error: '), text)
+
+    def test_qmp(self):
+        """A VM whose UEFI has installed its tables; and one without."""
+        medium = machine.source_tree(BUILD) / \
+            'tests/data/uefi-boot-images/bios-tables-test.aarch64.iso.qcow2'
+        with tempfile.TemporaryDirectory(prefix='egm-report-') as directory:
+            socket = f'{directory}/qmp2'
+            vm = machine.Machine(BUILD, [
+                '-machine', 'virt', '-cpu', 'cortex-a57', '-m', '512',
+                '-qmp', f'unix:{socket},server=on,wait=off',
+                '-drive', 'if=pflash,format=raw,readonly=on,file='
+                f'{BUILD}/pc-bios/edk2-aarch64-code.fd',
+                '-drive', f'if=none,id=cd,readonly=on,file={medium}',
+                '-device', 'virtio-blk-pci,drive=cd,bus=pcie.0,bootindex=1',
+                '-object', f'memory-backend-file,id=m0,mem-path={directory}/m0,'
+                'size=512M,share=on', '-numa', 'node,memdev=m0',
+                '-device', 'pcie-root-port,id=rp0,chassis=1',
+                '-device', 'pci-testdev,id=gpu0,bus=rp0',
+                '-object', 'acpi-egm-memory,id=egm0,pci-dev=gpu0,node=0'])
+            with vm, open(f'{directory}/m0', 'rb') as memory:
+                status, text = self.run_it('--qmp', socket)
+                self.assertEqual(status, 2, text)
+                self.assertIn('the firmware has not come that far', text)
+
+                def read(address, length):
+                    memory.seek(address - tables.RAM_BASE)
+                    return memory.read(length)
+
+                vm.wait('UEFI', lambda: tables.marked(
+                    read, tables.RAM_BASE, 512 << 20))
+                status, text = self.run_it('--qmp', socket)
+        self.assertEqual(status, 0, text)
+        self.assertRegex(text, r'gpu0 +\\_SB\.PCI0\.S..\.S00 +0000:01:00\.0 +'
+                         r'0x40000000-0x5fffffff +512 MiB +0 +#1 +yes')
+        self.assertIn(f'EGM of gpu0  on {directory}/m0', text)
+
+
+if __name__ == '__main__':
+    tap.main()
