@@ -145,33 +145,42 @@ bool egm_backend_prepare(HostMemoryBackend *backend, const char *mem_path,
                              egm_check_size(backend, mem_path, errp));
 }
 
-/* Migration reads all of guest RAM; a retired page would end QEMU. */
-static void egm_block_migration(EgmRegion *region)
+/*
+ * Migration reads all of guest RAM; a retired page would end QEMU. At start-up
+ * -only-migratable is obeyed; later, VMs with bad pages have to go on.
+ */
+static bool egm_block_migration(EgmRegion *region, bool start, Error **errp)
 {
-    Error *err = NULL;
-
-    if (region->migration_blocker) {
-        return;
+    if (region->migration_blocker || !region->retired ||
+        !region->retired->len) {
+        return true;
     }
     error_setg(&region->migration_blocker,
                "EGM region %s has retired pages, which must not be read",
                region->name);
-    if (migrate_add_blocker(&region->migration_blocker, &err) < 0) {
-        warn_report_err(err);
+    if (start) {
+        return migrate_add_blocker(&region->migration_blocker, errp) >= 0;
     }
+    return migrate_add_blocker_internal(&region->migration_blocker, errp) >= 0;
 }
 
-void egm_backend_read_retired(HostMemoryBackend *backend)
+static void egm_update_retired(EgmRegion *region)
 {
-    EgmRegion *region = backend->egm;
     GArray *retired = egm_read_retired(region->fd, egm_ioctl);
 
     if (retired) {
         g_clear_pointer(&region->retired, g_array_unref);
         region->retired = retired;
-        if (retired->len) {
-            egm_block_migration(region);
-        }
+    }
+}
+
+void egm_backend_read_retired(HostMemoryBackend *backend)
+{
+    Error *err = NULL;
+
+    egm_update_retired(backend->egm);
+    if (!egm_block_migration(backend->egm, false, &err)) {
+        warn_report_err(err);       /* there is one going on */
     }
 }
 
@@ -186,7 +195,7 @@ void egm_backend_release(HostMemoryBackend *backend)
 bool egm_backend_claim(HostMemoryBackend *backend, Error **errp)
 {
     const char *id = object_get_canonical_path_component(OBJECT(backend));
-    const EgmRegion *region = backend->egm;
+    EgmRegion *region = backend->egm;
     struct stat st;
     int fd;
 
@@ -202,7 +211,10 @@ bool egm_backend_claim(HostMemoryBackend *backend, Error **errp)
     /* A child that lives longer than QEMU must not keep the device open. */
     qemu_set_cloexec(fd);
 
-    egm_backend_read_retired(backend);
+    egm_update_retired(region);
+    if (!egm_block_migration(region, true, errp)) {
+        return false;
+    }
     trace_egm_backend_claim(id, region->name, region->size,
                             region->gpus ? g_strv_length(region->gpus) : 0,
                             region->retired ? region->retired->len : 0);
@@ -262,8 +274,9 @@ int egm_replay_good(const MemoryRegionSection *section, ReplayRamPopulate fn,
 {
     const HostMemoryBackend *backend = egm_find_backend(section->mr);
     g_autoptr(GArray) holes = ram_holes_new();
-    hwaddr start = section->offset_within_region;
+    hwaddr start = section->offset_within_address_space;
     hwaddr end = start + int128_get64(section->size);
+    hwaddr base = start - section->offset_within_region;
     int ret = 0;
 
     for (unsigned i = 0; backend && backend->egm->retired &&
@@ -271,7 +284,8 @@ int egm_replay_good(const MemoryRegionSection *section, ReplayRamPopulate fn,
         const EgmRange *range = &g_array_index(backend->egm->retired, EgmRange,
                                                i);
 
-        ram_holes_add(holes, 0, 0, backend->size, range->offset, range->size);
+        ram_holes_add(holes, 0, base, backend->size, range->offset,
+                      range->size);
     }
     ram_holes_merge(holes, UINT_MAX);
 
@@ -280,9 +294,8 @@ int egm_replay_good(const MemoryRegionSection *section, ReplayRamPopulate fn,
         hwaddr next = hole ? MAX(hole->base, start) : end;
         MemoryRegionSection part = *section;
 
-        part.offset_within_address_space += start -
-                                            section->offset_within_region;
-        part.offset_within_region = start;
+        part.offset_within_address_space = start;
+        part.offset_within_region = start - base;
         part.size = int128_make64(next - start);
         ret = next > start ? fn(&part, opaque) : 0;
         start = hole ? hole->base + hole->size : end;

@@ -5,7 +5,6 @@
  */
 
 #include "qemu/osdep.h"
-#include "hw/ram-holes.h"
 #include "system/egm.h"
 
 bool egm_backend_prepare(HostMemoryBackend *backend, const char *mem_path,
@@ -49,5 +48,5 @@ int egm_replay_good(const MemoryRegionSection *section, ReplayRamPopulate fn,
 GArray *egm_withhold(const MachineState *ms, hwaddr ram_base,
                      const GArray *last)
 {
-    return ram_holes_new();
+    return NULL;
 }

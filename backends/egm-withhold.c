@@ -8,6 +8,7 @@
 #include "qapi/error.h"
 #include "qemu/cutils.h"
 #include "qemu/error-report.h"
+#include "exec/cpu-common.h"
 #include "hw/boards.h"
 #include "hw/ram-holes.h"
 #include "system/egm.h"
@@ -68,31 +69,47 @@ static void egm_warn_withheld(const GArray *holes, uint64_t good)
     }
 }
 
+/* Returns: whether the backend is an EGM device */
+static bool egm_withhold_one(GArray *holes, HostMemoryBackend *backend,
+                             unsigned node, hwaddr base, uint64_t size)
+{
+    if (!backend || !backend->egm) {
+        return false;
+    }
+    egm_backend_read_retired(backend);
+    if (backend->egm->retired && backend->egm->retired->len) {
+        egm_add_holes(holes, backend, node, base, size);
+        /* Nothing reads or writes all of it, not even for statistics. */
+        qemu_ram_unset_migratable(backend->mr.ram_block);
+    }
+    return true;
+}
+
 GArray *egm_withhold(const MachineState *ms, hwaddr ram_base,
                      const GArray *last)
 {
-    const NumaState *numa = ms->numa_state;
-    bool use_nodes = numa && numa->num_nodes;
-    GArray *holes = ram_holes_new();
+    g_autoptr(GArray) holes = ram_holes_new();
     hwaddr base = ram_base;
+    bool any = false;
     uint64_t good;
 
-    for (unsigned i = 0; i < (use_nodes ? numa->num_nodes : 1); i++) {
-        const NodeInfo *node = use_nodes ? &numa->nodes[i] : NULL;
-        HostMemoryBackend *backend = use_nodes ? node->node_memdev : ms->memdev;
-        uint64_t size = use_nodes ? node->node_mem : ms->ram_size;
+    /* The backend of the machine, or those of the nodes, but not both */
+    if (ms->memdev) {
+        any = egm_withhold_one(holes, ms->memdev, 0, base, ms->ram_size);
+    }
+    for (int i = 0; ms->numa_state && i < ms->numa_state->num_nodes; i++) {
+        const NodeInfo *node = &ms->numa_state->nodes[i];
 
-        if (backend && backend->egm) {
-            egm_backend_read_retired(backend);
-            if (backend->egm->retired) {
-                egm_add_holes(holes, backend, i, base, size);
-            }
-        }
-        base += size;
+        any |= egm_withhold_one(holes, node->node_memdev, i, base,
+                                node->node_mem);
+        base += node->node_mem;
+    }
+    if (!any) {
+        return NULL;
     }
     good = ram_holes_merge(holes, RAM_HOLES_MAX);
     if (!last || !ram_holes_equal(holes, last)) {
         egm_warn_withheld(holes, good);
     }
-    return holes;
+    return g_steal_pointer(&holes);
 }

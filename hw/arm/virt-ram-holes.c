@@ -17,7 +17,6 @@
 #include "hw/ram-holes.h"
 #include "system/egm.h"
 #include "system/reset.h"
-#include "system/runstate.h"
 
 /* Most UEFI builds for this machine refuse to run in less, from its start. */
 #define FIRMWARE_RAM (128 * MiB)
@@ -29,6 +28,14 @@ static bool virt_check_ram_holes(VirtMachineState *vms, Error **errp)
     const GArray *holes = info->ram_holes;
     const RamHole *hole;
 
+    /* More than what is in the file: the kernel clears its BSS at once. */
+    hole = ram_holes_find(holes, info->kernel_start, info->kernel_size);
+    if (hole) {
+        error_setg(errp, "guest RAM has a retired page at 0x%" HWADDR_PRIx
+                   ", in the memory of kernel '%s'", hole->base,
+                   info->kernel_filename);
+        return false;
+    }
     for (unsigned i = 0; i < holes->len; i++) {
         const char *name;
 
@@ -72,9 +79,9 @@ static void virt_reset_ram_holes(void *opaque)
         arm_update_memory_nodes(info, arm_boot_address_space(
                                     ARM_CPU(first_cpu), info), MACHINE(vms));
         if (!virt_check_ram_holes(vms, &err)) {
+            /* What is loaded next would be written to the page. */
             error_report_err(err);
-            qemu_system_shutdown_request_with_code(SHUTDOWN_CAUSE_HOST_ERROR,
-                                                   EXIT_FAILURE);
+            exit(EXIT_FAILURE);
         }
     }
     g_array_unref(old);
@@ -90,6 +97,9 @@ void virt_init_ram_holes(VirtMachineState *vms)
 
 bool virt_complete_ram_holes(VirtMachineState *vms, Error **errp)
 {
+    if (!vms->bootinfo.ram_holes) {
+        return true;
+    }
     /* Before the ROM blobs, one of which is the device tree */
     qemu_register_reset_nosnapshotload(virt_reset_ram_holes, vms);
     return virt_check_ram_holes(vms, errp);

@@ -120,7 +120,8 @@ int egm_replay_good(const MemoryRegionSection *section, ReplayRamPopulate fn,
  * grows while the VM runs, so it is to be asked for at each reset. Warns about
  * what is withheld if that is not the same as @last.
  *
- * Returns: an array of RamHole, as ram_holes_merge() leaves it
+ * Returns: an array of RamHole, as ram_holes_merge() leaves it; NULL if the
+ * machine has no EGM
  */
 GArray *egm_withhold(const MachineState *ms, hwaddr ram_base,
                      const GArray *last);

@@ -2,7 +2,8 @@
  * A stand-in for an EGM device, for VMs on any machine: to the program that
  * preloads this library, /dev/zero is an EGM device. Its retired pages are in
  * the file that the environment variable EGM_RETIRED names, one "offset size" a
- * line, read at each call. Without the file, the ioctl fails.
+ * line, read at each call. Without the file, the ioctl fails. With EGM_GUARD in
+ * the environment, the program dies when it touches a page that it was told of.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -15,6 +16,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -38,6 +40,30 @@ static uint32_t read_pages(FILE *file, uint64_t *pages, uint32_t room)
     return count;
 }
 
+/* Take the rights to a page in the mapping of the device, if it is there. */
+static void guard_page(uint64_t offset, uint64_t size)
+{
+    FILE *maps = fopen("/proc/self/maps", "r");
+    uint64_t first = offset & ~4095ull, end = (offset + size + 4095) & ~4095ull;
+    unsigned long low, high, base = 0, top = 0;
+    char line[4096];
+
+    /* What was guarded before has split the mapping into several. */
+    while (maps && fgets(line, sizeof(line), maps)) {
+        if (sscanf(line, "%lx-%lx", &low, &high) == 2 &&
+            strstr(line, " /dev/zero") && (!base || low == top)) {
+            base = base ? base : low;
+            top = high;
+        }
+    }
+    if (maps) {
+        fclose(maps);
+    }
+    if (end > first && end <= top - base) {
+        mprotect((void *)(base + first), end - first, PROT_NONE);
+    }
+}
+
 static int retired_pages_list(uint32_t *list)
 {
     uint32_t room = (list[0] - 8) / 16;
@@ -52,6 +78,11 @@ static int retired_pages_list(uint32_t *list)
     fclose(file);
     list[0] = 8 + 16 * count;
     list[1] = count <= room ? count : 0;
+    for (uint32_t i = 0; getenv("EGM_GUARD") && i < list[1] && i < 64; i++) {
+        uint64_t *page = (uint64_t *)(list + 2) + 2 * i;
+
+        guard_page(page[0], page[1]);
+    }
     return 0;
 }
 

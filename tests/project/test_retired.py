@@ -5,6 +5,7 @@
 The EGM device is a stand-in (egm_zero.c). tests/guest/ boots Linux on it.
 """
 
+import contextlib
 import os
 import pathlib
 import random
@@ -64,7 +65,7 @@ class Retired(unittest.TestCase):
             BUILD, ['-machine', 'virt,gic-version=3', '-cpu', 'cortex-a72',
                     '-accel', 'qtest',
                     *(ram or self.ram()), *args],
-            environment=self.zero.environment)
+            environment={**self.zero.environment, 'EGM_GUARD': 'yes'})
 
     def ram(self, node=0, size=RAM_SIZE):
         """Options for a node on the device; it must be the last."""
@@ -95,6 +96,12 @@ class Retired(unittest.TestCase):
                 self.machine(*args):
             pass
         return str(caught.exception)
+
+    def reset_ends(self, vm):
+        """A reset ends QEMU, perhaps before it answers."""
+        with contextlib.suppress(Exception):
+            vm.cmd('system_reset')
+        self.assertEqual(vm.process.wait(20), 1)
 
     def test_none(self):
         """No retired pages: not a word, one memory node."""
@@ -153,6 +160,15 @@ class Retired(unittest.TestCase):
         with self.machine(ram=ram) as vm:
             self.assertEqual(self.device_tree(vm),
                              pieces(holes_of([(MIB, 1)]), node=None))
+
+    def test_nodes_by_qemu(self):
+        """QEMU makes a node of its own, whose RAM is the machine's backend."""
+        self.zero.retire((MIB, 1))
+        for more in (['-m', '512M,maxmem=2G'], ['-m', '512M,slots=2,maxmem=2G']):
+            ram = [*more, *self.ram()[2:4], '-machine', 'memory-backend=m0']
+            with self.machine(ram=ram) as vm:
+                self.assertEqual(self.device_tree(vm),
+                                 pieces(holes_of([(MIB, 1)])))
 
     def test_limit(self):
         """Too many: the smallest gaps go as well, and no more than needed."""
@@ -247,6 +263,42 @@ class Retired(unittest.TestCase):
                         tuple((found[n] - RAM_BASE) / MIB for n in names),
                         places)
 
+    def test_kernel_grows(self):
+        """The memory that a kernel clears is checked at reset, too."""
+        with tempfile.NamedTemporaryFile() as kernel:
+            kernel.write(struct.pack('<2I3Q', 0, 0, 0, 8 * MIB, 0) + bytes(24)
+                         + b'ARM\x64' + bytes(MIB))
+            kernel.flush()
+            with self.machine('-kernel', kernel.name) as vm:
+                self.zero.retire((6 * MIB, 1))
+                self.reset_ends(vm)
+        self.assertIn('at 0x40600000, in the memory of kernel', vm.text)
+
+    def test_device_tree_file(self):
+        """A file of the user's has room for all holes, also at reset."""
+        ranges = [(n * 4 * BLOCK, 1) for n in range(16, 16 + LIMIT)]
+        with tempfile.TemporaryDirectory(prefix='egm-dtb-') as directory:
+            path = f'{directory}/dtb'
+            with self.machine() as vm:
+                vm.cmd('dumpdtb', filename=path)
+            data = pathlib.Path(path).read_bytes()
+            # Without the free space, as dtc would write it
+            used, = struct.unpack_from('>I', data, 8)
+            strings = struct.unpack_from('>I', data, 12)[0]
+            size = max(used + struct.unpack_from('>I', data, 36)[0],
+                       strings + struct.unpack_from('>I', data, 32)[0])
+            pathlib.Path(path).write_bytes(
+                data[:4] + struct.pack('>I', size) + data[8:size])
+            self.zero.retire(*ranges[:100])
+            with self.machine('-dtb', path) as vm:
+                self.zero.retire(*ranges)
+                vm.cmd('system_reset')
+                dump = f'{directory}/dump'
+                vm.cmd('query-status')
+                vm.cmd('dumpdtb', filename=dump)
+                self.assertEqual(fdt.memory(pathlib.Path(dump).read_bytes()),
+                                 pieces(holes_of(ranges)))
+
     def test_no_room(self):
         """The boot code of QEMU itself cannot move."""
         with tempfile.NamedTemporaryFile() as kernel:
@@ -275,8 +327,7 @@ class Retired(unittest.TestCase):
         """A page that cannot be withheld from a VM that is already there."""
         with self.machine() as vm:
             self.zero.retire((0, 1))
-            vm.cmd('system_reset')
-            self.assertEqual(vm.process.wait(20), 1)
+            self.reset_ends(vm)
         self.assertIn("where 'dtb' has to be loaded", vm.text)
 
     def test_driver_forgets(self):
@@ -295,6 +346,35 @@ class Retired(unittest.TestCase):
         with self.machine() as vm:
             with self.assertRaisesRegex(Exception, 'has retired pages'):
                 vm.cmd('migrate', uri='exec:cat > /dev/null')
+
+    def test_only_migratable(self):
+        """It is taken at its word."""
+        self.zero.retire((4 * MIB, 1))
+        self.assertIn('has retired pages', self.refused('-only-migratable'))
+
+    def test_incoming(self):
+        """What was saved with all of RAM is not loaded."""
+        with tempfile.TemporaryDirectory(prefix='egm-state-') as directory:
+            state = f'file:{directory}/state'
+            with self.machine() as vm:
+                vm.cmd('migrate', uri=state)
+                vm.wait('the state to be saved', lambda: vm.cmd(
+                    'query-migrate')['status'] == 'completed')
+            self.zero.retire((4 * MIB, 1))
+            with self.machine('-incoming', 'defer') as vm:
+                vm.cmd('migrate-incoming', **{'uri': state,
+                                              'exit-on-error': False})
+                vm.wait('an error', lambda: vm.cmd(
+                    'query-migrate')['status'] == 'failed')
+        self.assertEqual(vm.process.returncode, 0)
+
+    def test_dirty_rate(self):
+        """Statistics by samples of RAM."""
+        self.zero.retire((4 * MIB, 64 * MIB), (128 * MIB, 256 * MIB))
+        with self.machine() as vm:
+            vm.cmd('calc-dirty-rate', **{'calc-time': 1, 'sample-pages': 4096})
+            vm.wait('the rate', lambda: vm.cmd(
+                'query-dirty-rate')['status'] == 'measured')
 
     def test_dump(self):
         """A dump of guest memory goes without them."""
