@@ -2,7 +2,7 @@
 
 BUILD ?= build
 
-.PHONY: all demo check install clean
+.PHONY: all demo check series check-series install clean
 
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
@@ -19,6 +19,13 @@ demo: $(BUILD)/build.ninja
 
 check: all
 	@scripts/check $(BUILD)
+
+# For qemu-devel: the patches, ready to send, and the proof that they are.
+series: $(BUILD)/build.ninja
+	@scripts/export-series
+
+check-series: series
+	@scripts/check-series
 
 install: all
 	@ninja -C $(BUILD) install
