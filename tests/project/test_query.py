@@ -75,7 +75,8 @@ class Query(unittest.TestCase):
                               environment=zero.environment) as vm:
                 found, = vm.cmd('query-acpi-egm-memory')
                 lines = self.info(vm)
-        self.assertEqual(found['egm-device'], {'name': 'zero'})
+        # Where there is no sysfs, only the number is known.
+        self.assertIn(found['egm-device'], ({'name': 'zero'}, {'name': '1:5'}))
         self.assertEqual(found['withheld'], [
             {'base': RAM_BASE + 4 * MIB, 'size': 64 << 10},
             {'base': RAM_BASE + 100 * MIB, 'size': 128 << 10}])
