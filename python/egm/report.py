@@ -58,6 +58,13 @@ class Gpu:
         return f'{self.function.name} ({self.function.address})'
 
 
+def _is_host_bridge(device):
+    """Whether a Device is a PCI host bridge; _CID can be a list."""
+    compatible = device.names.get('_CID')
+    ids = compatible if isinstance(compatible, list) else [compatible]
+    return any(i in _HOST_BRIDGES for i in [device.names.get('_HID'), *ids])
+
+
 def _properties(names):
     """EGM properties of a _DSD, or None."""
     dsd = names.get('_DSD')
@@ -89,8 +96,7 @@ def _gpus(devices):
         parts, chain = device.path.split('.'), []
         for i in range(len(parts), 0, -1):
             step = by_path.get('.'.join(parts[:i]))
-            if step and {step.names.get('_HID'),
-                         step.names.get('_CID')} & _HOST_BRIDGES:
+            if step and _is_host_bridge(step):
                 gpu.root = step.names.get('_BBN', 0)
                 break
             if step and '_ADR' in step.names:
@@ -173,7 +179,7 @@ def _match(gpus, functions):
 def _explain_missing(gpu, devices):
     """How far the Devices lead that should lead to a GPU."""
     paths = [d.path for d in devices if d.names.get('_BBN', 0) == gpu.root and
-             {d.names.get('_HID'), d.names.get('_CID')} & _HOST_BRIDGES]
+             _is_host_bridge(d)]
     if not paths:
         gpu.problems.append(f'there is no host bridge with bus {gpu.root:#x}')
         return

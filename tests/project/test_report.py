@@ -109,6 +109,11 @@ class Diagnoses(unittest.TestCase):
                          (r'\_SB.PC20.S00.S00', 32, (0, 0), BASE, SIZE, 1, 1,
                           'gpu0 (0000:21:00.0)'))
 
+    def test_compatible_list(self):
+        """A host bridge may have several _CID."""
+        self.assertTrue(self.analyse(GOOD.replace(
+            '"PNP0A03")', 'Package () { "ACPI0016", "PNP0A03" })')).good)
+
     def test_no_device(self):
         """A flat Device, or none on the way: no companion."""
         missing = 'it has no ACPI companion with EGM properties'
