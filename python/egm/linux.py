@@ -38,12 +38,11 @@ def holes(affinities, root=''):
     if not any(last for _, last in ranges):
         return found        # only root is told the addresses
     for affinity in affinities:
+        if not affinity.enabled:
+            continue
         at, end = affinity.base, affinity.base + affinity.size
-        for first, last in ranges:
-            if affinity.enabled and at < first < end:
+        for first, last in sorted([*ranges, (end, end)]):
+            if at < first <= end:
                 found.append((at, first - at))
-            if last >= at:
-                at = max(at, last + 1) if first < end else at
-        if affinity.enabled and at < end:
-            found.append((at, end - at))
+            at = max(at, last + 1)
     return found

@@ -76,6 +76,20 @@ class Machine:
         """Run a QMP command and give what it returns."""
         return self.qmp.cmd(name, **arguments)
 
+    def _saved(self, name, **arguments):
+        """What a command writes to the file that it is given."""
+        path = pathlib.Path(self.directory.name) / 'saved'
+        self.cmd(name, filename=str(path), **arguments)
+        return path.read_bytes()
+
+    def memory(self, address, size):
+        """Guest memory, by guest physical address."""
+        return self._saved('pmemsave', val=address, size=size)
+
+    def device_tree(self):
+        """The device tree that QEMU has made."""
+        return self._saved('dumpdtb')
+
     def wait(self, what, condition, seconds=300):
         """Poll CONDITION until it gives something true, and give that."""
         end = time.monotonic() + seconds

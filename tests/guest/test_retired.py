@@ -99,13 +99,12 @@ class Retired(Base):
 
     def untouched(self, guest, poisoned):
         """The pattern is there, and nothing else."""
-        path = pathlib.Path(guest.vm.directory.name) / 'block'
         wanted = bytearray(BLOCK)
         for offset in (0, BLOCK // 2, BLOCK - 8):
             wanted[offset:offset + 8] = POISON.to_bytes(8, 'little')
         for block in poisoned:
-            guest.vm.cmd('pmemsave', val=block, size=BLOCK, filename=str(path))
-            self.assertEqual(path.read_bytes(), bytes(wanted), hex(block))
+            self.assertEqual(guest.vm.memory(block, BLOCK), bytes(wanted),
+                             hex(block))
 
     def look(self, guest, withheld, poisoned=None):
         """The guest has no RAM there, and the rest of it works."""
@@ -122,9 +121,7 @@ class Retired(Base):
 
     def told(self, guest):
         """How much RAM the device tree tells of, in bytes."""
-        path = pathlib.Path(guest.vm.directory.name) / 'dtb'
-        guest.vm.cmd('dumpdtb', filename=str(path))
-        return sum(size for _, size, _ in fdt.memory(path.read_bytes()))
+        return sum(size for _, size, _ in fdt.memory(guest.vm.device_tree()))
 
     def boot(self, ranges, size=512, **keywords):
         """Boot with pages retired; fill memory; give what the guest saw."""

@@ -76,11 +76,8 @@ class Retired(unittest.TestCase):
 
     def device_tree(self, vm):
         """RAM in the device tree, which is in two places."""
-        path = pathlib.Path(vm.directory.name) / 'dtb'
-        vm.cmd('dumpdtb', filename=str(path))
-        dumped = fdt.memory(path.read_bytes())
-        vm.cmd('pmemsave', val=RAM_BASE, size=MIB, filename=str(path))
-        self.assertEqual(fdt.memory(path.read_bytes()), dumped)
+        dumped = fdt.memory(vm.device_tree())
+        self.assertEqual(fdt.memory(vm.memory(RAM_BASE, MIB)), dumped)
         return dumped
 
     def check(self, *ranges):
@@ -280,8 +277,7 @@ class Retired(unittest.TestCase):
         with tempfile.TemporaryDirectory(prefix='egm-dtb-') as directory:
             path = f'{directory}/dtb'
             with self.machine() as vm:
-                vm.cmd('dumpdtb', filename=path)
-            data = pathlib.Path(path).read_bytes()
+                data = vm.device_tree()
             # Without the free space, as dtc would write it
             used, = struct.unpack_from('>I', data, 8)
             strings = struct.unpack_from('>I', data, 12)[0]
@@ -293,10 +289,8 @@ class Retired(unittest.TestCase):
             with self.machine('-dtb', path) as vm:
                 self.zero.retire(*ranges)
                 vm.cmd('system_reset')
-                dump = f'{directory}/dump'
                 vm.cmd('query-status')
-                vm.cmd('dumpdtb', filename=dump)
-                self.assertEqual(fdt.memory(pathlib.Path(dump).read_bytes()),
+                self.assertEqual(fdt.memory(vm.device_tree()),
                                  pieces(holes_of(ranges)))
 
     def test_no_room(self):
