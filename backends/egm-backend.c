@@ -269,7 +269,7 @@ void egm_explain_dma_map(const MemoryRegion *mr, bool iommufd,
     }
 }
 
-int egm_replay_good(const MemoryRegionSection *section, ReplayRamPopulate fn,
+int egm_replay_good(const MemoryRegionSection *section, EgmSectionFn *fn,
                     void *opaque)
 {
     const HostMemoryBackend *backend = egm_find_backend(section->mr);

@@ -37,7 +37,7 @@ char *egm_host_pci_address(const char *sysfsdev)
     g_assert_not_reached();
 }
 
-int egm_replay_good(const MemoryRegionSection *section, ReplayRamPopulate fn,
+int egm_replay_good(const MemoryRegionSection *section, EgmSectionFn *fn,
                     void *opaque)
 {
     MemoryRegionSection all = *section;

@@ -376,14 +376,19 @@ static Aml *egm_dsd(const AcpiEgmMemory *egm)
 
 /*
  * What stands for one step of a path: first the scope of the host bridge, which
- * is declared elsewhere under these names, then a Device for each bus.
+ * is declared elsewhere under these names, then a Device for each bus, or its
+ * scope if it is @declared elsewhere as well.
  */
-static Aml *egm_open_step(unsigned depth, uint8_t step)
+static Aml *egm_open_step(unsigned depth, uint8_t step, bool declared)
 {
     Aml *dev;
 
     if (depth == 0) {
-        return step ? aml_scope("PC%.02X", step) : aml_scope("PCI0");
+        return step ? aml_scope("\\_SB.PC%.02X", step)
+                    : aml_scope("\\_SB.PCI0");
+    }
+    if (declared) {
+        return aml_scope("S%.02X", step);
     }
     dev = aml_device("S%.02X", step);
     /* ACPI 6.5, 6.1.1 _ADR, Table 6.2: PCI device in the high word */
@@ -397,11 +402,13 @@ static Aml *egm_open_step(unsigned depth, uint8_t step)
  * of their paths in common. Append what stands for each different next step.
  */
 static void egm_append_steps(Aml *parent, AcpiEgmMemory **begin,
-                             AcpiEgmMemory **end, unsigned depth)
+                             AcpiEgmMemory **end, unsigned depth,
+                             bool pci0_declared)
 {
     while (begin < end) {
-        uint8_t step = (*begin)->path->data[depth];
-        Aml *aml = egm_open_step(depth, step);
+        const uint8_t *path = (*begin)->path->data;
+        uint8_t step = path[depth];
+        Aml *aml = egm_open_step(depth, step, pci0_declared && !path[0]);
         AcpiEgmMemory **next = begin;
 
         while (next < end && (*next)->path->data[depth] == step) {
@@ -411,19 +418,26 @@ static void egm_append_steps(Aml *parent, AcpiEgmMemory **begin,
             aml_append(aml, egm_dsd(*begin));
             begin++;
         }
-        egm_append_steps(aml, begin, next, depth + 1);
+        egm_append_steps(aml, begin, next, depth + 1, pci0_declared);
         aml_append(parent, aml);
         begin = next;
     }
 }
 
-void acpi_egm_memory_build_dsdt(Aml *scope)
+void acpi_egm_memory_build_dsdt(Aml *dsdt, bool pci0_declared)
 {
     g_autoptr(GPtrArray) objects = egm_collect(egm_compare_path);
     AcpiEgmMemory **begin = (AcpiEgmMemory **)objects->pdata;
+    unsigned count = 0;
 
-    egm_append_steps(scope, begin, begin + objects->len, 0);
-    trace_acpi_egm_memory_build_dsdt(objects->len);
+    /* What follows in a slot that the guest powered off is another device. */
+    for (unsigned i = 0; i < objects->len; i++) {
+        if (begin[i]->pdev) {
+            begin[count++] = begin[i];
+        }
+    }
+    egm_append_steps(dsdt, begin, begin + count, 0, pci0_declared);
+    trace_acpi_egm_memory_build_dsdt(count);
 }
 
 /* Queries */

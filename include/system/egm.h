@@ -97,6 +97,8 @@ void egm_backend_explain_map(HostMemoryBackend *backend, const char *mem_path,
 void egm_explain_dma_map(const MemoryRegion *mr, bool iommufd,
                          Error *const *errp);
 
+typedef int EgmSectionFn(MemoryRegionSection *section, void *opaque);
+
 /**
  * egm_replay_good:
  * @section: part of a memory region
@@ -105,7 +107,7 @@ void egm_explain_dma_map(const MemoryRegion *mr, bool iommufd,
  *
  * Returns: what @fn returned, if that was not 0; else 0
  */
-int egm_replay_good(const MemoryRegionSection *section, ReplayRamPopulate fn,
+int egm_replay_good(const MemoryRegionSection *section, EgmSectionFn *fn,
                     void *opaque);
 
 /* What machines ask. */

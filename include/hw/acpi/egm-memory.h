@@ -33,13 +33,15 @@ bool acpi_egm_memory_resolve(MachineState *ms, hwaddr ram_base, bool acpi,
 
 /**
  * acpi_egm_memory_build_dsdt:
- * @scope: the \_SB scope, in which the PCI host bridges are already declared
+ * @dsdt: the table, in which the PCI host bridges are already declared
+ * @pci0_declared: whether it also has a Device for everything below PCI0, with
+ *     names made of "S" and the devfn in hexadecimal
  *
- * Append one ACPI Device for each PCI function that has EGM, with its device
- * properties, inside Devices for the bridges that lead to it (ACPI 6.5,
- * 6.1.1 _ADR and 6.2.5 _DSD). Cannot fail, and appends the same bytes each
- * time.
+ * Append the device properties of each PCI function that has EGM, inside
+ * Devices for the function and the bridges that lead to it (ACPI 6.5, 6.1.1
+ * _ADR and 6.2.5 _DSD); where they are declared, inside their scopes. Cannot
+ * fail, and appends the same bytes each time for the same devices.
  */
-void acpi_egm_memory_build_dsdt(Aml *scope);
+void acpi_egm_memory_build_dsdt(Aml *dsdt, bool pci0_declared);
 
 #endif
