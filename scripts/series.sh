@@ -1,4 +1,5 @@
-# Readers of patches/series. Its lines:
+# Readers of patches/series, and of the port that a base needs. Lines of the
+# series:
 #
 #   name.patch        a patch for QEMU's own files, in the order of the series
 #       path/file     indented: a new file of ours that travels with that patch
@@ -16,13 +17,84 @@ series_files_of() {
         "$top/patches/series"
 }
 
-# clone_base TREE DIRECTORY: the base of a merged tree, on a branch "series"; of
-# its ten thousand files, those that the series changes
+# find_port VERSION: the newest port that is not newer than this QEMU, if any
+find_port() {
+    local port
+    for port in $(ls "$top/ports" 2> /dev/null | sort -rV); do
+        if printf '%s\n%s\n' "$port" "$1" | sort -VC; then
+            echo "$top/ports/$port"
+            return
+        fi
+    done
+}
+
+# diff_paths FILE...: the files that these patches change
+diff_paths() { sed -n 's,^diff --git a/.* b/\(.*\)$,\1,p' "$@"; }
+
+# diff_of PATH: from a patch on stdin, the part that changes this file
+diff_of() { awk -v line="diff --git a/$1 b/$1" '/^diff --git / { on = $0 == line } on'; }
+
+# diff_id PATH: the same as a number that line numbers have no part in
+diff_id() { diff_of "$1" | git patch-id --stable | cut -c 1-12; }
+
+# apply_patch PORT PATCH COMMAND...: give git-apply COMMAND what PATCH changes.
+# For the files that the port's patch of that name replaces, it says what.
+apply_patch() {
+    local common=$top/patches/$2 own=$1/patches/$2 path id exclude=()
+    shift 2
+    if [ ! -e "$own" ]; then
+        "$@" --allow-empty "$common"
+        return
+    fi
+    while read -r path id; do
+        if [ "$(diff_id "$path" < "$common")" != "$id" ]; then
+            echo "error: ${own#"$top"/} replaces an older diff of $path" >&2
+            return 1
+        fi
+        exclude+=("--exclude=$path")
+    done < <(sed -n 's/^Replaces: //p' "$own")
+    "$@" --allow-empty "${exclude[@]}" "$common" && "$@" --allow-empty "$own"
+}
+
+# in_tree GIT-ARGUMENT...: git in $tree, with no one's identity and settings
+in_tree() {
+    git -C "$tree" -c user.name=acpi-egm-memory -c user.email= -c gc.auto=0 \
+        -c core.autocrlf=false -c advice.detachedHead=false "$@"
+}
+
+# commit TREE-ID PARENT MESSAGE-FILE: with a fixed date, so that the same
+# content gives the same commit
+commit() {
+    GIT_AUTHOR_DATE='1970-01-01T00:00:00Z' GIT_COMMITTER_DATE='1970-01-01T00:00:00Z' \
+        in_tree commit-tree "$1" ${2:+-p "$2"} -F "$3"
+}
+
+# import_base DIRECTORY: the source in it becomes a commit, whose id is printed.
+# The index keeps its time stamps: a second import only looks at them.
+import_base() {
+    local index=$tree/.git/base-index
+    GIT_INDEX_FILE=$index in_tree --git-dir="$tree/.git" --work-tree="$1" \
+        -C "$1" add -A -f -- . ':!build' ':!build-*' ':!.sealed'
+    commit "$(GIT_INDEX_FILE=$index in_tree write-tree)" "" \
+        <(echo "base: QEMU $(cat "$1/VERSION")")
+}
+
+# tree_of BUILD-DIRECTORY: the merged tree that it builds
+tree_of() {
+    local tree
+    tree=$(sed -n 's/^SRC_PATH=//p' "$1/config-host.mak" 2> /dev/null)
+    [ -d "$tree" ] || die "$1 is not configured" "run ./configure"
+    echo "$tree"
+}
+
+# clone_base TREE DIRECTORY: the base of a merged tree, on branches "base" and
+# "series"; of its ten thousand files, those that the series changes
 clone_base() {
     git clone -q --shared --no-checkout "$1" "$2" 2> /dev/null
     { echo /scripts/checkpatch.pl
-      sed -n 's,^diff --git a/.* b/\(.*\),/\1,p' $(series_patches | sed "s,^,$top/patches/,")
+      git -C "$1" diff --name-only refs/egm/base refs/egm/merged | sed 's,^,/,'
       echo /tests/qtest/bios-tables-test-allowed-diff.h
     } | git -C "$2" sparse-checkout set --no-cone --stdin
-    git -C "$2" checkout -q -b series "$(git -C "$1" rev-parse refs/egm/base)"
+    git -C "$2" checkout -q -b base "$(git -C "$1" rev-parse refs/egm/base)"
+    git -C "$2" checkout -q -b series
 }

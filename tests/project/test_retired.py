@@ -62,7 +62,7 @@ class Retired(unittest.TestCase):
     def machine(self, *args, ram=None):
         """A VM with one node on the device, unless RAM says otherwise."""
         return machine.Machine(
-            BUILD, ['-machine', 'virt,gic-version=3', '-cpu', 'cortex-a72',
+            BUILD, ['-machine', 'virt,gic-version=3', '-cpu', 'cortex-a57',
                     '-accel', 'qtest',
                     *(ram or self.ram()), *args],
             environment={**self.zero.environment, 'EGM_GUARD': 'yes'})

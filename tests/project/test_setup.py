@@ -2,22 +2,20 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """configure and its scripts: each failure gives one clear message.
 
-The scripts run in a copy of this checkout, with a cache of their own, and find
-stand-ins for apt-get, df and so on first in PATH.
+Stand-ins for apt-get, df and so on bring the failures about.
 """
 
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
-import tempfile
 import unittest
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / 'python'))
 # pylint: disable=wrong-import-position
 from egm import tap  # noqa: E402
+import checkout  # noqa: E402
 
 APT_TARGETS = '''#!/bin/sh
 case "$*" in
@@ -51,44 +49,8 @@ NOT_ROOT = '#!/bin/sh\necho 1000\n'
 NO_SUDO = '#!/bin/sh\nexit 1\n'
 
 
-class Setup(unittest.TestCase):
+class Setup(checkout.Checkout):
     """One failure a test."""
-
-    def setUp(self):
-        self.tmp = tempfile.TemporaryDirectory(prefix='egm-setup-')
-        self.addCleanup(self.tmp.cleanup)
-        self.dir = pathlib.Path(self.tmp.name)
-        self.top = self.dir / 'checkout'
-        self.top.mkdir()
-        for name in ('configure', 'scripts', 'patches'):
-            copy = shutil.copytree if (TOP / name).is_dir() else shutil.copy
-            copy(TOP / name, self.top / name)
-        (self.dir / 'bin').mkdir()
-
-    def stand_in(self, **scripts):
-        """Put programs first into PATH; apt_get=TEXT stands in for apt-get."""
-        for name, text in scripts.items():
-            path = self.dir / 'bin' / name.replace('_', '-')
-            path.write_text(text)
-            path.chmod(0o755)
-
-    def run_script(self, *args):
-        """Run a script of the copied checkout; its status and output."""
-        env = dict(os.environ, EGM_CACHE=str(self.dir / 'cache'),
-                   PATH=f"{self.dir / 'bin'}:{os.environ['PATH']}")
-        run = subprocess.run(args, cwd=self.top, env=env, text=True,
-                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                             check=False)
-        return run.returncode, run.stdout
-
-    def assert_fails(self, args, *messages):
-        """The script fails with these messages and names no mirror."""
-        status, output = self.run_script(*args)
-        self.assertEqual(status, 1, output)
-        for message in messages:
-            self.assertIn(message, output)
-        self.assertEqual(output.count('error: '), 1, output)
-        return output
 
     def test_no_network(self):
         """The mirror does not answer."""
@@ -156,75 +118,6 @@ class Setup(unittest.TestCase):
         self.assert_fails(['./configure'],
                           'error: apt-get could not install: meson')
 
-    def base(self, version, virt='int x;\n'):
-        """A tree that looks like QEMU to the scripts."""
-        tree = self.dir / 'tree'
-        (tree / 'hw/arm').mkdir(parents=True)
-        (tree / 'VERSION').write_text(version + '\n')
-        (tree / 'hw/arm/virt-acpi-build.c').write_text(virt)
-        return tree
-
-    def test_not_qemu(self):
-        """--qemu-source must be a QEMU tree."""
-        (self.dir / 'tree').mkdir()
-        self.assert_fails(['scripts/merge', str(self.dir / 'tree')],
-                          'is not a QEMU source tree')
-        self.assert_fails(['./configure', '--no-install-deps',
-                           '--qemu-source=/nonexistent'],
-                          'error: --qemu-source=/nonexistent: no such directory')
-
-    def test_patch_does_not_apply(self):
-        """The patch, the base and the file are named."""
-        tree = self.base('99.0.0')
-        self.assert_fails(['scripts/merge', str(tree)],
-                          'does not apply to QEMU 99.0.0',
-                          'error: patches/', 'hw/arm/virt-acpi-build.c',
-                          'the default base is')
-
-    def test_unsaved_changes(self):
-        """Changes in the merged tree are not thrown away."""
-        (self.top / 'patches/series').write_text('')
-        tree = self.base('99.0.0')
-        self.assertEqual(self.run_script('scripts/merge', str(tree))[0], 0)
-        merged = self.top / 'qemu-99.0.0/hw/arm/virt-acpi-build.c'
-        merged.write_text('int y;\n')
-        self.assert_fails(['scripts/merge', str(tree)],
-                          'qemu-99.0.0/ has changes that are not in patches/',
-                          'scripts/refresh-patches')
-        self.assertEqual(merged.read_text(), 'int y;\n')
-
-    def test_continues_after_interruption(self):
-        """A half-made merged tree is made anew."""
-        (self.top / 'patches/series').write_text('')
-        tree = self.base('99.0.0')
-        (self.top / 'qemu-99.0.0').mkdir()
-        (self.top / 'qemu-99.0.0/half').write_text('')
-        status, output = self.run_script('scripts/merge', str(tree))
-        self.assertEqual(status, 0, output)
-        self.assertFalse((self.top / 'qemu-99.0.0/half').exists())
-
-    def test_refresh_patches(self):
-        """A change in the merged tree comes back as a patch that applies."""
-        (self.top / 'patches/series').write_text('one.patch\n')
-        (self.top / 'patches/one.patch').write_text(
-            'Subject: hw/arm: one\n\nWhy.\n\n---\n'
-            '--- a/hw/arm/virt-acpi-build.c\n+++ b/hw/arm/virt-acpi-build.c\n'
-            '@@ -1 +1 @@\n-int x;\n+int y;\n')
-        tree = self.base('99.0.0')
-        status, output = self.run_script('scripts/merge', str(tree))
-        self.assertEqual(status, 0, output)
-        merged = self.top / 'qemu-99.0.0/hw/arm/virt-acpi-build.c'
-        merged.write_text('int z;\n')
-        status, output = self.run_script('scripts/refresh-patches')
-        self.assertEqual(status, 0, output)
-        patch = (self.top / 'patches/one.patch').read_text()
-        self.assertTrue(patch.startswith('Subject: hw/arm: one\n\nWhy.\n'))
-        self.assertIn('+int z;\n', patch)
-        self.assertNotIn('From:', patch)
-        status, output = self.run_script('scripts/merge', str(tree))
-        self.assertEqual(status, 0, output)
-        self.assertEqual(merged.read_text(), 'int z;\n')
-
     def test_newer_source(self):
         """A newer release of the series is used, with a warning."""
         self.stand_in(apt_get=NO_NETWORK)
@@ -248,7 +141,7 @@ class Setup(unittest.TestCase):
         small = self.dir / 'QEMU_EFI.fd'
         small.write_bytes(b'\0' * 1024)
         self.assert_fails(['./configure', '--no-install-deps',
-                           f'--qemu-source={self.base("99.0.0")}',
+                           f'--qemu-source={self.base("9.9.0")}',
                            f'--firmware={small}'],
                           'not a 64 MiB flash image')
 

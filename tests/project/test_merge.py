@@ -1,0 +1,218 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The merged tree: made of base, patches and port, and written back to them."""
+
+import pathlib
+import shutil
+import subprocess
+import sys
+
+TOP = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(TOP / 'python'))
+# pylint: disable=wrong-import-position
+from egm import tap  # noqa: E402
+import checkout  # noqa: E402
+
+FILE = 'hw/arm/virt-acpi-build.c'
+
+
+def diff(before, after, path=FILE):
+    """A patch of one line."""
+    return (f'diff --git a/{path} b/{path}\n--- a/{path}\n+++ b/{path}\n'
+            f'@@ -1 +1 @@\n-{before}\n+{after}\n')
+
+
+class Base(checkout.Checkout):
+    """A checkout with a patch of its own, and without ports."""
+
+    def setUp(self):
+        super().setUp()
+        shutil.rmtree(self.top / 'ports')
+
+    def succeeds(self, *args):
+        """Output of a script that succeeds."""
+        status, output = self.run_script(*args)
+        self.assertEqual(status, 0, output)
+        return output
+
+    def one_patch(self, before='int x;', after='int y;'):
+        """The series: one patch, and a file of ours."""
+        (self.top / 'patches/series').write_text('one.patch\n    own.c\n')
+        (self.top / 'own.c').write_text('int own;\n')
+        (self.top / 'patches/one.patch').write_text(
+            'Subject: hw/arm: one\n\nWhy.\n\n---\n' + diff(before, after))
+
+    def port(self, version, name, text):
+        """A file of a port."""
+        path = self.top / 'ports' / version / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+
+class Merge(Base):
+    """Without a port."""
+
+    def test_not_qemu(self):
+        """--qemu-source must be a QEMU tree."""
+        (self.dir / 'tree').mkdir()
+        self.assert_fails(['scripts/merge', str(self.dir / 'tree')],
+                          'is not a QEMU source tree')
+        self.assert_fails(['./configure', '--no-install-deps',
+                           '--qemu-source=/nonexistent'],
+                          'error: --qemu-source=/nonexistent: no such directory')
+
+    def test_patch_does_not_apply(self):
+        """The patch, the base and the file are named."""
+        tree = self.base('9.9.0')
+        self.assert_fails(['scripts/merge', str(tree)],
+                          'does not apply to QEMU 9.9.0',
+                          'error: patches/', 'hw/arm/virt-acpi-build.c',
+                          'the default base is')
+
+    def test_unsaved_changes(self):
+        """Changes in the merged tree are not thrown away."""
+        (self.top / 'patches/series').write_text('')
+        tree = self.base('9.9.0')
+        self.assertEqual(self.run_script('scripts/merge', str(tree))[0], 0)
+        merged = self.top / 'qemu-9.9.0/hw/arm/virt-acpi-build.c'
+        merged.write_text('int y;\n')
+        self.assert_fails(['scripts/merge', str(tree)],
+                          'qemu-9.9.0/ has changes that are not in patches/',
+                          'scripts/refresh-patches')
+        self.assertEqual(merged.read_text(), 'int y;\n')
+
+    def test_continues_after_interruption(self):
+        """A half-made merged tree is made anew."""
+        (self.top / 'patches/series').write_text('')
+        tree = self.base('9.9.0')
+        (self.top / 'qemu-9.9.0').mkdir()
+        (self.top / 'qemu-9.9.0/half').write_text('')
+        status, output = self.run_script('scripts/merge', str(tree))
+        self.assertEqual(status, 0, output)
+        self.assertFalse((self.top / 'qemu-9.9.0/half').exists())
+
+    def test_refresh_patches(self):
+        """A change in the merged tree comes back as a patch that applies."""
+        self.one_patch()
+        tree = self.base('9.9.0')
+        status, output = self.run_script('scripts/merge', str(tree))
+        self.assertEqual(status, 0, output)
+        merged = self.top / 'qemu-9.9.0/hw/arm/virt-acpi-build.c'
+        merged.write_text('int z;\n')
+        status, output = self.run_script('scripts/refresh-patches', 'qemu-9.9.0')
+        self.assertEqual(status, 0, output)
+        patch = (self.top / 'patches/one.patch').read_text()
+        self.assertTrue(patch.startswith('Subject: hw/arm: one\n\nWhy.\n'))
+        self.assertIn('+int z;\n', patch)
+        self.assertNotIn('From:', patch)
+        status, output = self.run_script('scripts/merge', str(tree))
+        self.assertEqual(status, 0, output)
+        self.assertEqual(merged.read_text(), 'int z;\n')
+
+
+class Port(Base):
+    """What a base needs instead."""
+
+    def replaces(self, after):
+        """A port's patch for a base with other text."""
+        common = (self.top / 'patches/one.patch').read_text()
+        run = subprocess.run(
+            ['git', 'patch-id', '--stable'], input=common, text=True,
+            stdout=subprocess.PIPE, check=True)
+        return (f'Replaces: {FILE} {run.stdout[:12]}\n---\n'
+                + diff('long x;', after))
+
+    def test_choice(self):
+        """The newest port that is not newer than the base."""
+        self.one_patch()
+        for version in '8.2', '8.10', '9.10':
+            self.port(version, 'patches/one.patch',
+                      self.replaces(f'long v{version.replace(".", "_")};'))
+        for version, expected in (('8.1.9', None), ('8.2.0', '8_2'),
+                                  ('8.9.50', '8_2'), ('8.11.0', '8_10'),
+                                  ('9.9.0', '8_10'), ('10.0.0', '9_10')):
+            tree = self.base(version, 'long x;\n' if expected else 'int x;\n')
+            self.succeeds('scripts/merge', str(tree))
+            text = (self.top / f'qemu-{version}' / FILE).read_text()
+            self.assertEqual(
+                text, f'long v{expected};\n' if expected else 'int y;\n')
+            shutil.rmtree(tree)
+
+    def test_stale(self):
+        """The common patch has changed since the port's was written."""
+        self.one_patch()
+        self.port('8.0', 'patches/one.patch', self.replaces('long y;'))
+        self.one_patch(after='int yy;')
+        self.assert_fails(['scripts/merge', str(self.base('8.0.1', 'long x;\n'))],
+                          'patches/one.patch does not apply to QEMU 8.0.1, with '
+                          'ports/8.0', 'replaces an older diff of ' + FILE)
+
+    def test_own_files(self):
+        """A file of ours with other lines is a copy, a replaced one a link."""
+        self.one_patch()
+        self.port('8.0', 'files.patch', diff('int own;', 'int port;', 'own.c'))
+        tree = self.base('8.0.1')
+        self.succeeds('scripts/merge', str(tree))
+        merged = self.top / 'qemu-8.0.1/own.c'
+        self.assertEqual(merged.read_text(), 'int port;\n')
+        self.assertEqual((self.top / 'own.c').read_text(), 'int own;\n')
+
+        before = merged.stat().st_mtime_ns
+        self.succeeds('scripts/merge', str(tree))
+        self.assertEqual(merged.stat().st_mtime_ns, before)
+
+        (self.top / 'own.c').write_text('long own;\n')
+        self.assert_fails(['scripts/merge', str(tree)],
+                          'error: ports/8.0/files.patch does not apply')
+
+        (self.top / 'ports/8.0/files.patch').unlink()
+        other = self.port('8.0', 'own.c', 'char own;\n')
+        self.succeeds('scripts/merge', str(tree))
+        self.assertEqual(merged.resolve(), other.resolve())
+
+    def test_refresh(self):
+        """Only what differs from the common patches goes to the port."""
+        self.one_patch()
+        self.port('8.0', 'base.conf', '')
+        tree = self.base('8.0.1')
+        self.succeeds('scripts/merge', str(tree))
+        self.succeeds('scripts/refresh-patches', 'qemu-8.0.1')
+        self.assertFalse(list((self.top / 'ports/8.0').rglob('*.patch')))
+
+        common = (self.top / 'patches/one.patch').read_text()
+        (self.top / 'qemu-8.0.1' / FILE).write_text('int z;\n')
+        own = self.top / 'qemu-8.0.1/own.c'
+        own.unlink()
+        own.write_text('int port;\n')
+        self.succeeds('scripts/refresh-patches', 'qemu-8.0.1')
+        self.assertEqual((self.top / 'patches/one.patch').read_text(), common)
+        shutil.rmtree(self.top / 'qemu-8.0.1')
+        self.succeeds('scripts/merge', str(tree))
+        self.assertEqual(
+            (self.top / 'qemu-8.0.1' / FILE).read_text(), 'int z;\n')
+        self.assertEqual(own.read_text(), 'int port;\n')
+
+    def test_start_port(self):
+        """A new base: git merges, and leaves what conflicts."""
+        self.one_patch()
+        self.succeeds('scripts/merge', str(self.base('8.0.1')))
+        shutil.rmtree(self.dir / 'tree')
+        tree = self.base('9.0.0', 'long x;\n')
+        arguments = ['scripts/start-port', str(tree), 'qemu-8.0.1']
+        self.assert_fails(arguments, 'mkdir -p ports/9.0/patches')
+        (self.top / 'ports/9.0/patches').mkdir(parents=True)
+        self.assertEqual(self.run_script(*arguments)[0], 1)
+        merged = self.top / 'qemu-9.0.0'
+        self.assertIn('<<<<<<<', (merged / FILE).read_text())
+        (merged / FILE).write_text('long y;\n')
+        self.succeeds('git', '-C', str(merged), 'commit', '-qa', '--no-edit')
+        self.succeeds('scripts/refresh-patches', 'qemu-9.0.0')
+        shutil.rmtree(merged)
+        self.succeeds('scripts/merge', str(tree))
+        self.assertEqual((merged / FILE).read_text(), 'long y;\n')
+        self.assertTrue((merged / 'own.c').is_symlink())
+
+
+if __name__ == '__main__':
+    tap.main()
