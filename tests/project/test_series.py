@@ -12,6 +12,7 @@ import sys
 import unittest
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
+BUILD = os.environ['EGM_BUILD']
 sys.path.insert(0, str(TOP / 'python'))
 # pylint: disable=wrong-import-position
 from egm import tap  # noqa: E402
@@ -24,8 +25,8 @@ ENVIRONMENT = {**os.environ, **{
 
 def run(*args, environment=None):
     """Exit status and output of a script."""
-    result = subprocess.run([TOP / 'scripts' / args[0], *args[1:]], text=True,
-                            check=False, stdout=subprocess.PIPE,
+    command = [TOP / 'scripts' / args[0], '-b', BUILD, *args[1:]]
+    result = subprocess.run(command, text=True, check=False, stdout=subprocess.PIPE,
                             stderr=subprocess.STDOUT,
                             env=environment or ENVIRONMENT)
     return result.returncode, result.stdout

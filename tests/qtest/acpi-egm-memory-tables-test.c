@@ -683,8 +683,8 @@ static void test_spelling(void)
 /*
  * A guest can power off the slot of a GPU that is not vfio-pci-nohotplug, and
  * the device is gone. From the next reset on it is not described any more: what
- * comes into the slot then is another device. The object must not be left with a
- * pointer to it.
+ * comes into the slot then is another device. The object must not be left with
+ * a pointer to it.
  */
 static void test_slot_power_off(void)
 {
