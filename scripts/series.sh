@@ -56,29 +56,6 @@ apply_patch() {
     "$@" --allow-empty "${exclude[@]}" "$common" && "$@" --allow-empty "$own"
 }
 
-# in_tree GIT-ARGUMENT...: git in $tree, with no one's identity and settings
-in_tree() {
-    git -C "$tree" -c user.name=acpi-egm-memory -c user.email= -c gc.auto=0 \
-        -c core.autocrlf=false -c advice.detachedHead=false "$@"
-}
-
-# commit TREE-ID PARENT MESSAGE-FILE: with a fixed date, so that the same
-# content gives the same commit
-commit() {
-    GIT_AUTHOR_DATE='1970-01-01T00:00:00Z' GIT_COMMITTER_DATE='1970-01-01T00:00:00Z' \
-        in_tree commit-tree "$1" ${2:+-p "$2"} -F "$3"
-}
-
-# import_base DIRECTORY: the source in it becomes a commit, whose id is printed.
-# The index keeps its time stamps: a second import only looks at them.
-import_base() {
-    local index=$tree/.git/base-index
-    GIT_INDEX_FILE=$index in_tree --git-dir="$tree/.git" --work-tree="$1" \
-        -C "$1" add -A -f -- . ':!build' ':!build-*' ':!.sealed'
-    commit "$(GIT_INDEX_FILE=$index in_tree write-tree)" "" \
-        <(echo "base: QEMU $(cat "$1/VERSION")")
-}
-
 # tree_of BUILD-DIRECTORY: the merged tree that it builds
 tree_of() {
     local tree

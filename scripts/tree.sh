@@ -1,0 +1,65 @@
+# Making a merged tree: $tree, of QEMU $version, with $port or without.
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+# in_tree GIT-ARGUMENT...: git in $tree, with no one's identity and settings
+in_tree() {
+    git -C "$tree" -c user.name=acpi-egm-memory -c user.email= -c gc.auto=0 \
+        -c core.autocrlf=false -c advice.detachedHead=false "$@"
+}
+
+# commit TREE-ID PARENT MESSAGE-FILE: with a fixed date, so that the same
+# content gives the same commit
+commit() {
+    GIT_AUTHOR_DATE='1970-01-01T00:00:00Z' GIT_COMMITTER_DATE='1970-01-01T00:00:00Z' \
+        in_tree commit-tree "$1" ${2:+-p "$2"} -F "$3"
+}
+
+# import_base DIRECTORY: the source in it becomes a commit, whose id is printed.
+# The index keeps its time stamps: a second import only looks at them.
+import_base() {
+    local index=$tree/.git/base-index
+    GIT_INDEX_FILE=$index in_tree --git-dir="$tree/.git" --work-tree="$1" \
+        -C "$1" add -A -f -- . ':!build' ':!build-*' ':!.sealed'
+    commit "$(GIT_INDEX_FILE=$index in_tree write-tree)" "" \
+        <(echo "base: QEMU $(cat "$1/VERSION")")
+}
+
+# place_files: our own files. Links to this checkout, or to the port if it has one
+# of that name; those with other lines in the port's files.patch become copies.
+# What was placed before and is gone is removed.
+place_files() {
+    local scratch file old link source
+    scratch=$(mktemp -d)
+    if [ -n "$port" ] && [ -e "$port/files.patch" ]; then
+        (cd "$top" && cp --parents $(diff_paths "$port/files.patch") "$scratch")
+        patch -d "$scratch" -p1 -F0 -s --no-backup-if-mismatch \
+            < "$port/files.patch" > "$scratch/log" || {
+            source=$(head -n 1 "$scratch/log")
+            rm -rf "$scratch"
+            die "${port#"$top"/}/files.patch does not apply" "$source"
+        }
+    fi
+    for old in $(cat "$tree/.git/egm-links" 2> /dev/null); do
+        [ -e "$top/$old" ] || rm -rf "${tree:?}/$old"
+    done
+    for file in $(series_files); do
+        [ -e "$top/$file" ] || die "patches/series names $file, which does not exist"
+        ! in_tree cat-file -e "HEAD:$file" 2> /dev/null ||
+            die "QEMU $version has a file $file of its own"
+        mkdir -p "$(dirname "$tree/$file")"
+        if [ -e "$scratch/$file" ]; then
+            if [ -L "$tree/$file" ] || ! cmp -s "$scratch/$file" "$tree/$file"; then
+                cp --remove-destination "$scratch/$file" "$tree/$file"
+            fi
+            continue
+        fi
+        source=$top/$file
+        [ -z "$port" ] || [ ! -e "$port/$file" ] || source=$port/$file
+        link=$(realpath -m --relative-to="$(dirname "$tree/$file")" "$source")
+        [ "$(readlink "$tree/$file" || true)" = "$link" ] || ln -sfn "$link" "$tree/$file"
+    done
+    rm -rf "$scratch"
+    series_files > "$tree/.git/egm-links"
+    series_files | sed 's,^,/,' > "$tree/.git/info/exclude"
+}
