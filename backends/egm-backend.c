@@ -164,13 +164,36 @@ static bool egm_block_migration(EgmRegion *region, bool start, Error **errp)
     return migrate_add_blocker_internal(&region->migration_blocker, errp) >= 0;
 }
 
+/* What is beyond the part that the VM uses does not matter. */
+static void egm_warn_outside(const EgmRegion *region, const GArray *retired)
+{
+    for (unsigned i = 0; region->size && i < retired->len; i++) {
+        const EgmRange *range = &g_array_index(retired, EgmRange, i);
+
+        if (range->offset >= region->size ||
+            range->size > region->size - range->offset) {
+            warn_report("EGM region %s: retired page at offset 0x%" PRIx64
+                        " of 0x%" PRIx64 " bytes is not in the region of 0x%"
+                        PRIx64 " bytes", region->name, range->offset,
+                        range->size, region->size);
+        }
+    }
+}
+
+static bool egm_same_ranges(const GArray *a, const GArray *b)
+{
+    return a && b && a->len == b->len &&
+           (!a->len || !memcmp(a->data, b->data, a->len * sizeof(EgmRange)));
+}
+
 static void egm_update_retired(EgmRegion *region)
 {
-    GArray *retired = egm_read_retired(region->fd, egm_ioctl);
+    g_autoptr(GArray) retired = egm_read_retired(region->fd, egm_ioctl);
 
-    if (retired) {
+    if (retired && !egm_same_ranges(retired, region->retired)) {
+        egm_warn_outside(region, retired);
         g_clear_pointer(&region->retired, g_array_unref);
-        region->retired = retired;
+        region->retired = g_steal_pointer(&retired);
     }
 }
 
@@ -279,13 +302,8 @@ int egm_replay_good(const MemoryRegionSection *section, EgmSectionFn *fn,
     hwaddr base = start - section->offset_within_region;
     int ret = 0;
 
-    for (unsigned i = 0; backend && backend->egm->retired &&
-                         i < backend->egm->retired->len; i++) {
-        const EgmRange *range = &g_array_index(backend->egm->retired, EgmRange,
-                                               i);
-
-        ram_holes_add(holes, 0, base, backend->size, range->offset,
-                      range->size);
+    if (backend) {
+        egm_backend_add_holes(backend, holes, 0, base, backend->size);
     }
     ram_holes_merge(holes, UINT_MAX);
 

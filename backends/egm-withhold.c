@@ -18,22 +18,14 @@
 /* How many holes a warning lists; trace events tell all. */
 #define LISTED 4
 
-static void egm_add_holes(GArray *holes, const HostMemoryBackend *backend,
-                          unsigned node, hwaddr base, uint64_t size)
+void egm_backend_add_holes(const HostMemoryBackend *backend, GArray *holes,
+                           unsigned node, hwaddr base, uint64_t size)
 {
-    const EgmRegion *region = backend->egm;
+    const GArray *retired = backend->egm->retired;
 
-    for (unsigned i = 0; i < region->retired->len; i++) {
-        const EgmRange *range = &g_array_index(region->retired, EgmRange, i);
+    for (unsigned i = 0; retired && i < retired->len; i++) {
+        const EgmRange *range = &g_array_index(retired, EgmRange, i);
 
-        /* What is beyond the part that the VM uses does not matter. */
-        if (region->size && (range->offset >= region->size ||
-                             range->size > region->size - range->offset)) {
-            warn_report("EGM region %s: retired page at offset 0x%" PRIx64
-                        " of 0x%" PRIx64 " bytes is not in the region of 0x%"
-                        PRIx64 " bytes", region->name, range->offset,
-                        range->size, region->size);
-        }
         ram_holes_add(holes, node, base, size, range->offset, range->size);
     }
 }
@@ -77,8 +69,8 @@ static bool egm_withhold_one(GArray *holes, HostMemoryBackend *backend,
         return false;
     }
     egm_backend_read_retired(backend);
+    egm_backend_add_holes(backend, holes, node, base, size);
     if (backend->egm->retired && backend->egm->retired->len) {
-        egm_add_holes(holes, backend, node, base, size);
         /* Nothing reads or writes all of it, not even for statistics. */
         qemu_ram_unset_migratable(backend->mr.ram_block);
     }

@@ -167,6 +167,17 @@ char *egm_host_address(PCIDevice *pdev);
 /* The parts of it, for each other and for tests. */
 
 /**
+ * egm_backend_add_holes:
+ * @backend: a memory backend that is an EGM device
+ * @holes: an array of ram_holes_new(), which gets a hole for each retired page
+ * @node: NUMA node of the memory
+ * @base: guest physical address of the backend's first byte
+ * @size: bytes of the backend that are guest RAM
+ */
+void egm_backend_add_holes(const HostMemoryBackend *backend, GArray *holes,
+                           unsigned node, hwaddr base, uint64_t size);
+
+/**
  * egm_backend_read_retired:
  * @backend: a memory backend on an EGM device
  *

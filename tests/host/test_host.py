@@ -216,6 +216,13 @@ class Works(HostTest):
             self.host.check('echo 0xffff000:1 > '
                             '/sys/module/egm_standin/parameters/retired')
             self.assertIn('0x4fff0000-0x4fffffff', self.starts(ONE))
+            self.host.check('echo 0x40000000:0x1000 > '
+                            '/sys/module/egm_standin/parameters/retired')
+            text = self.starts(ONE)
+            self.assertEqual(text.count(
+                'EGM region egm4: retired page at offset 0x40000000 of 0x1000 '
+                'bytes is not in the region of 0x40000000 bytes'), 1, text)
+            self.assertNotIn('withheld', text)
         with self.host.standin():
             self.assertIn('retired ranges 0', self.starts(trace))
 
