@@ -17,6 +17,24 @@ die() {
     exit 1
 }
 
+# Debian strips firmware from QEMU's source; it comes from these packages:
+# qemu-system-data and seabios (optional), ipxe-qemu.
+firmware_options=(
+    --disable-install-blobs
+    --firmwarepath=share/qemu-firmware:/usr/share/qemu:/usr/share/seabios:/usr/lib/ipxe/qemu
+)
+
+# link_firmware: in a build tree QEMU looks for firmware below qemu-bundle/ only
+link_firmware() {
+    local dir
+    for dir in /usr/share/qemu /usr/share/seabios /usr/lib/ipxe/qemu; do
+        if [ -d $dir ] && [ ! -e "qemu-bundle$dir" ]; then
+            mkdir -p "qemu-bundle${dir%/*}"
+            ln -sfn $dir "qemu-bundle$dir"
+        fi
+    done
+}
+
 # need_space DIR MIB WHAT: fail before a half-written tree fills the disk.
 need_space() {
     local free

@@ -47,7 +47,7 @@ apply_patch() {
         return
     fi
     while read -r path id; do
-        if [ "$(diff_id "$path" < "$common")" != "$id" ]; then
+        if [ "$(diff_id "$path" < "$common")" != "$id" ] && [ -z "${take_stale:-}" ]; then
             echo "error: ${own#"$top"/} replaces an older diff of $path" >&2
             return 1
         fi

@@ -15,14 +15,58 @@ commit() {
         in_tree commit-tree "$1" ${2:+-p "$2"} -F "$3"
 }
 
+# new_tree: an empty one, marked as ours
+new_tree() {
+    need_space "$top" 1500 "the merged tree"
+    git init -q "$tree"
+    : > "$tree/.git/egm-tree"
+}
+
 # import_base DIRECTORY: the source in it becomes a commit, whose id is printed.
-# The index keeps its time stamps: a second import only looks at them.
+# The index keeps its time stamps: a second import only looks at them. Files are
+# named one by one, because 'git add' takes no files of a repository in it, such
+# as meson's subprojects.
 import_base() {
     local index=$tree/.git/base-index
-    GIT_INDEX_FILE=$index in_tree --git-dir="$tree/.git" --work-tree="$1" \
-        -C "$1" add -A -f -- . ':!build' ':!build-*' ':!.sealed'
-    commit "$(GIT_INDEX_FILE=$index in_tree write-tree)" "" \
+    base_git() {
+        GIT_INDEX_FILE=$index in_tree --git-dir="$tree/.git" --work-tree="$1" -C "$@"
+    }
+    base_git "$1" ls-files -z --deleted | base_git "$1" update-index -z --remove --stdin
+    (cd "$1" && find . -mindepth 1 \( -name .git -o -path './build' -o -path './build-*' \) \
+         -prune -o ! -type d ! -path ./.sealed -printf '%P\0') |
+        base_git "$1" update-index -z --add --stdin
+    commit "$(base_git "$1" write-tree)" "" \
         <(echo "base: QEMU $(cat "$1/VERSION")")
+}
+
+# What the merged tree is made of, besides the base
+inputs() {
+    local directories=("$top/patches")
+    [ -z "$port" ] || [ ! -d "$port/patches" ] || directories+=("$port/patches")
+    find "${directories[@]}" \( -name '*.patch' -o -name series \) -print0 |
+        sort -z | xargs -0 cat | sha256sum
+}
+
+# edited_files: our files that are copies in the tree and were edited there
+edited_files() {
+    local file
+    for file in $(series_files); do
+        if [ -f "$tree/$file" ] && [ ! -L "$tree/$file" ] &&
+           ! cmp -s "$tree/$file" "$tree/.git/egm-files/$file"; then
+            echo "$file"
+        fi
+    done
+}
+
+# remember: the copies and what the tree is made of, to notice changes
+remember() {
+    local file
+    rm -rf "$tree/.git/egm-files"
+    for file in $(series_files); do
+        [ -L "$tree/$file" ] || [ ! -f "$tree/$file" ] ||
+            install -D -m 644 "$tree/$file" "$tree/.git/egm-files/$file"
+    done
+    inputs > "$tree/.git/egm-inputs"
 }
 
 # place_files: our own files. Links to this checkout, or to the port if it has one
@@ -62,4 +106,5 @@ place_files() {
     rm -rf "$scratch"
     series_files > "$tree/.git/egm-links"
     series_files | sed 's,^,/,' > "$tree/.git/info/exclude"
+    remember
 }

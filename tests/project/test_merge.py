@@ -37,8 +37,10 @@ class Base(checkout.Checkout):
 
     def one_patch(self, before='int x;', after='int y;'):
         """The series: one patch, and a file of ours."""
-        (self.top / 'patches/series').write_text('one.patch\n    own.c\n')
+        (self.top / 'patches/series').write_text(
+            'one.patch\n    own.c\n    two.c\n')
         (self.top / 'own.c').write_text('int own;\n')
+        (self.top / 'two.c').write_text('int two;\n')
         (self.top / 'patches/one.patch').write_text(
             'Subject: hw/arm: one\n\nWhy.\n\n---\n' + diff(before, after))
 
@@ -86,11 +88,55 @@ class Merge(Base):
         """A half-made merged tree is made anew."""
         (self.top / 'patches/series').write_text('')
         tree = self.base('9.9.0')
-        (self.top / 'qemu-9.9.0').mkdir()
+        (self.top / 'qemu-9.9.0/.git').mkdir(parents=True)
+        (self.top / 'qemu-9.9.0/.git/egm-tree').write_text('')
         (self.top / 'qemu-9.9.0/half').write_text('')
         status, output = self.run_script('scripts/merge', str(tree))
         self.assertEqual(status, 0, output)
         self.assertFalse((self.top / 'qemu-9.9.0/half').exists())
+
+    def test_not_ours(self):
+        """A directory of that name that we did not make stays as it is."""
+        (self.top / 'patches/series').write_text('')
+        tree = self.base('9.9.0')
+        precious = self.top / 'qemu-9.9.0/notes'
+        precious.parent.mkdir()
+        precious.write_text('')
+        self.assert_fails(['scripts/merge', str(tree)],
+                          'qemu-9.9.0/ is in the way')
+        self.assertTrue(precious.exists())
+        shutil.rmtree(precious.parent)
+        shutil.move(tree, precious.parent)
+        self.assert_fails(['scripts/merge', str(precious.parent)],
+                          'qemu-9.9.0/ is in the way')
+        self.assertTrue((precious.parent / 'VERSION').exists())
+
+    def test_subprojects(self):
+        """Repositories inside of the base belong to it; builds do not."""
+        (self.top / 'patches/series').write_text('')
+        tree = self.base('9.9.0')
+        (tree / 'subprojects/one').mkdir(parents=True)
+        (tree / 'subprojects/one/file').write_text('')
+        for path in tree, tree / 'subprojects/one':
+            self.succeeds('git', 'init', '-q', str(path))
+        for name in 'build', 'build-x':
+            (tree / name).mkdir()
+            (tree / name / 'o').write_text('')
+        self.succeeds('scripts/merge', str(tree))
+        merged = self.top / 'qemu-9.9.0'
+        self.assertTrue((merged / 'subprojects/one/file').is_file())
+        self.assertFalse((merged / 'subprojects/one/.git').exists())
+        self.assertFalse((merged / 'build').exists())
+        self.assertFalse((merged / 'build-x').exists())
+        (tree / 'subprojects/one/file').unlink()
+        self.succeeds('scripts/merge', str(tree))
+        self.assertFalse((merged / 'subprojects/one/file').exists())
+
+    def test_series_line(self):
+        """A line of the series that means nothing is not passed over."""
+        (self.top / 'patches/series').write_text('# good\none.patch  # bad\n')
+        self.assert_fails(['scripts/merge', str(self.base('9.9.0'))],
+                          'patches/series:2:one.patch  # bad: not understood')
 
     def test_refresh_patches(self):
         """A change in the merged tree comes back as a patch that applies."""
@@ -147,6 +193,16 @@ class Port(Base):
         self.assert_fails(['scripts/merge', str(self.base('8.0.1', 'long x;\n'))],
                           'patches/one.patch does not apply to QEMU 8.0.1, with '
                           'ports/8.0', 'replaces an older diff of ' + FILE)
+        tree = str(self.dir / 'tree')
+        self.succeeds('scripts/merge', '--stale', tree)
+        (self.top / 'qemu-8.0.1' / FILE).write_text('long yy;\n')
+        self.succeeds('scripts/refresh-patches', 'qemu-8.0.1')
+        self.succeeds('scripts/merge', tree)
+
+        # A tree that was made of other patches has nothing to tell about them.
+        self.one_patch(after='int yyy;')
+        self.assert_fails(['scripts/refresh-patches', 'qemu-8.0.1'],
+                          'have changed since qemu-8.0.1/ was made')
 
     def test_own_files(self):
         """A file of ours with other lines is a copy, a replaced one a link."""
@@ -162,6 +218,17 @@ class Port(Base):
         self.succeeds('scripts/merge', str(tree))
         self.assertEqual(merged.stat().st_mtime_ns, before)
 
+        # Neither an edit of the copy nor a new copy is lost.
+        for edit in merged, self.top / 'qemu-8.0.1/two.c':
+            text = edit.read_text()
+            edit.unlink()
+            edit.write_text('short edit;\n')
+            self.assert_fails(['scripts/merge', str(tree)],
+                              'has changes that are not in patches/')
+            self.assertEqual(edit.read_text(), 'short edit;\n')
+            edit.write_text(text)
+
+        shutil.rmtree(self.top / 'qemu-8.0.1')
         (self.top / 'own.c').write_text('long own;\n')
         self.assert_fails(['scripts/merge', str(tree)],
                           'error: ports/8.0/files.patch does not apply')
