@@ -215,55 +215,92 @@ static void aml_dsd(const uint8_t **p, GString *out)
                            " pxm=%" PRIu64, base, size, pxm);
 }
 
-/* Body of the Device named @name that is declared directly in @p up to @end */
-static const uint8_t *aml_find_device(const uint8_t *p, const uint8_t **end,
-                                      const uint8_t *name)
+/* What the DSDT says about one object, in all its scopes */
+
+typedef struct {
+    const uint8_t *begin, *end;
+} AmlBody;
+
+static const uint8_t *aml_declaration(const uint8_t *p, bool *device)
 {
-    const uint8_t *found = NULL, *found_end = NULL;
+    *device = p[0] == 0x5b && p[1] == 0x82;
+    return *device ? p + 2 : p[0] == 0x10 ? p + 1 : NULL;
+}
 
-    while (p + 2 < *end) {
-        const uint8_t *body = p + 2, *dev_end;
+/*
+ * Bodies of the Device @name that is declared directly in one of @bodies, and
+ * of the scopes that re-open it there. @devices counts the Devices: with two,
+ * the guest would take the first. Names of host bridges, which begin with "PC",
+ * may be absolute.
+ */
+static GArray *aml_find(const GArray *bodies, const uint8_t *name,
+                        unsigned *devices)
+{
+    GArray *found = g_array_new(false, false, sizeof(AmlBody));
 
-        if (memcmp(p, "\x5b\x82", 2)) {
-            p++;
-            continue;
+    *devices = 0;
+    for (unsigned i = 0; i < bodies->len; i++) {
+        const AmlBody *in = &g_array_index(bodies, AmlBody, i);
+        const uint8_t *p = in->begin;
+
+        while (p + 12 < in->end) {
+            bool device;
+            const uint8_t *body = aml_declaration(p, &device);
+            AmlBody inner = { 0 };
+
+            if (body) {
+                inner.end = aml_package_end(&body);
+                inner.begin = body;
+                if (!device && !memcmp(body, "\\", 1)) {
+                    inner.begin++;
+                }
+                if (!device && !memcmp(inner.begin, "\x2e_SB_", 5)) {
+                    inner.begin += 5;
+                }
+            }
+            if (!body || inner.end > in->end ||
+                (inner.begin[0] != 'S' && memcmp(inner.begin, "PC", 2))) {
+                p++;
+                continue;
+            }
+            if (!memcmp(inner.begin, name, 4)) {
+                inner.begin += 4;
+                *devices += device;
+                if (device) {
+                    g_array_prepend_val(found, inner);
+                } else {
+                    g_array_append_val(found, inner);
+                }
+            }
+            p = inner.end;
         }
-        dev_end = aml_package_end(&body);
-        if (!memcmp(body, name, 4)) {
-            g_assert_null(found);       /* the guest would take the first */
-            found = body + 4;
-            found_end = dev_end;
-        }
-        p = dev_end;
     }
-    g_assert_nonnull(found);
-    *end = found_end;
     return found;
 }
 
 /*
  * The Devices in @p up to @end, and the re-opened scopes of those that are
- * declared in @decl up to @decl_end
+ * declared in @before, the bodies of the same parent that come before
  */
 static void aml_devices(const uint8_t *p, const uint8_t *end, const char *path,
-                        const uint8_t *decl, const uint8_t *decl_end,
-                        GString *out)
+                        const GArray *before, GString *out)
 {
     while (p < end) {
-        const uint8_t *dev_end, *adr, *body = decl, *body_end = decl_end;
+        const uint8_t *dev_end, *adr;
         bool scope = *p == 0x10;
         g_autofree char *name = NULL;
+        g_autoptr(GArray) bodies = NULL;
+        unsigned devices;
 
         aml_expect(&p, scope ? "\x10" : "\x5b\x82", scope ? 1 : 2);
         dev_end = aml_package_end(&p);
         g_assert_true(dev_end <= end);
         name = g_strdup_printf("%s.%.3s", path, p);
         g_assert_cmphex(p[3], ==, '_');
-        if (scope) {
-            body = aml_find_device(decl, &body_end, p);
-        }
+        bodies = aml_find(before, p, &devices);
+        g_assert_cmpint(devices, ==, scope);
         p += 4;
-        adr = scope ? body : p;
+        adr = scope ? g_array_index(bodies, AmlBody, 0).begin : p;
         aml_expect(&adr, "\x08_ADR", 5);
         g_string_append_printf(out, "%s adr=%" PRIx64, name, aml_integer(&adr));
         if (!scope) {
@@ -274,7 +311,7 @@ static void aml_devices(const uint8_t *p, const uint8_t *end, const char *path,
             aml_dsd(&p, out);
         }
         g_string_append_c(out, '\n');
-        aml_devices(p, dev_end, name, body, body_end, out);
+        aml_devices(p, dev_end, name, bodies, out);
         p = dev_end;
     }
     g_assert_true(p == end);
@@ -289,7 +326,7 @@ static char *describe_dsdt(const GByteArray *tables)
     GString *out = g_string_new(NULL);
     const uint8_t *end, *dsdt = find_table(tables, "DSDT", &end), *p;
 
-    for (p = dsdt; p < end; p++) {
+    for (p = dsdt + 36; p < end; p++) {
         const uint8_t *body = p + 1, *scope_end;
 
         if (*p != 0x10) {
@@ -300,8 +337,15 @@ static char *describe_dsdt(const GByteArray *tables)
             !memcmp(body, "\\\x2e_SB_PC", 8) &&
             (body[10] == 0x10 || !memcmp(body + 10, "\x5b\x82", 2))) {
             g_autofree char *name = g_strdup_printf("%.4s", body + 6);
+            g_autoptr(GArray) all = g_array_new(false, false, sizeof(AmlBody));
+            g_autoptr(GArray) bridge = NULL;
+            AmlBody before = { dsdt + 36, p };
+            unsigned devices;
 
-            aml_devices(body + 10, scope_end, name, dsdt, p, out);
+            g_array_append_val(all, before);
+            bridge = aml_find(all, body + 6, &devices);
+            g_assert_cmpint(devices, ==, 1);
+            aml_devices(body + 10, scope_end, name, bridge, out);
             p = scope_end - 1;
         }
     }
@@ -350,6 +394,7 @@ typedef struct {
     const char *args;
     const char *dsdt;
     const char *srat;       /* NULL: not compared */
+    const char *name_in_dsdt;   /* NULL, or a name that DSDT has besides */
 } TableCase;
 
 static const TableCase table_cases[] = {
@@ -539,9 +584,9 @@ static const TableCase table_cases[] = {
     }, {
         .name = "acpi-pci-hotplug",
         .needs = { "acpi-ged", "acpi-pci-hotplug-with-bridge-support" },
-        .args = "-global "
-                "acpi-ged.acpi-pci-hotplug-with-bridge-support=on "
-                ONE_NODE RP("rp0", "pcie.0", "2", 1) GPU("dev0", "rp0")
+        /* It comes with the Generic Event Device, and that with firmware. */
+        .args = "-global acpi-ged.acpi-pci-hotplug-with-bridge-support=on "
+                "-bios $D/firmware " ONE_NODE RP("rp0", "pcie.0", "2", 1) GPU("dev0", "rp0")
                 PXB("pxb", "32") RP("rp1", "pxb", "0", 2) GPU("dev1", "rp1")
                 "-device pcie-pci-bridge,id=br,bus=pcie.0,addr=6 "
                 "-device pci-bridge,id=br1,bus=br,chassis_nr=3,addr=4 "
@@ -555,6 +600,7 @@ static const TableCase table_cases[] = {
                 "PCI0.S30.S20.S38 adr=70000" IN_NODE0
                 "PC20.S00 adr=0\n"
                 "PC20.S00.S00 adr=0" IN_NODE0,
+        .name_in_dsdt = "PCNT",
     }, {
         .name = "smmu-and-its",
         .args = "-machine virt,iommu=smmuv3,gic-version=3 -m 128M "
@@ -588,6 +634,14 @@ static void test_tables(const void *opaque)
     first = read_tables(qts);
     dsdt = describe_dsdt(first);
     g_assert_cmpstr(dsdt, ==, c->dsdt);
+    if (c->name_in_dsdt) {
+        const uint8_t *end, *p = find_table(first, "DSDT", &end);
+
+        while (p + 4 <= end && memcmp(p, c->name_in_dsdt, 4)) {
+            p++;
+        }
+        g_assert_true(p + 4 <= end);
+    }
     if (c->srat) {
         g_autofree char *srat = describe_srat(first);
 
@@ -725,11 +779,14 @@ static void test_slot_power_off(void)
 
 int main(int argc, char **argv)
 {
+    g_autofree char *firmware = NULL;
     int ret;
 
     g_test_init(&argc, &argv, NULL);
     tmp_dir = g_dir_make_tmp("egm-test-XXXXXX", NULL);
     g_assert_nonnull(tmp_dir);
+    firmware = expand("$D/firmware");
+    g_assert_true(g_file_set_contents(firmware, "", 1, NULL));
 
     for (int i = 0; i < ARRAY_SIZE(table_cases); i++) {
         g_autofree char *path = g_strdup_printf("acpi-egm-memory/tables/%s",
@@ -744,6 +801,7 @@ int main(int argc, char **argv)
 
     ret = g_test_run();
     remove_files();
+    g_unlink(firmware);
     g_rmdir(tmp_dir);
     g_free(tmp_dir);
     return ret;
