@@ -208,6 +208,34 @@ static void egm_hold_slot(AcpiEgmMemory *egm, PCIBus *bus, int devfn)
     }
 }
 
+static int egm_hold_neighbour(Object *obj, void *opaque)
+{
+    AcpiEgmMemory *egm = (AcpiEgmMemory *)
+        object_dynamic_cast(obj, TYPE_ACPI_EGM_MEMORY);
+    PCIDevice *pdev = opaque;
+
+    for (unsigned i = 0; egm && i < egm->devices->len; i++) {
+        PCIDevice *held = g_ptr_array_index(egm->devices, i);
+
+        if (pci_get_bus(held) == pci_get_bus(pdev) &&
+            PCI_SLOT(held->devfn) == PCI_SLOT(pdev->devfn)) {
+            qdev_add_unplug_blocker(DEVICE(pdev), egm->unplug_blocker);
+            g_ptr_array_add(egm->devices, pdev);
+            break;
+        }
+    }
+    return 0;
+}
+
+/* Unplugging a function that was plugged in later takes the others along. */
+static void egm_device_realized(DeviceListener *listener, DeviceState *dev)
+{
+    if (object_dynamic_cast(OBJECT(dev), TYPE_PCI_DEVICE)) {
+        object_child_foreach(object_get_objects_root(), egm_hold_neighbour,
+                             dev);
+    }
+}
+
 static int egm_forget_device(Object *obj, void *dev)
 {
     AcpiEgmMemory *egm = (AcpiEgmMemory *)
@@ -229,6 +257,7 @@ static void egm_device_unrealized(DeviceListener *listener, DeviceState *dev)
 }
 
 static DeviceListener egm_listener = {
+    .realize = egm_device_realized,
     .unrealize = egm_device_unrealized,
 };
 

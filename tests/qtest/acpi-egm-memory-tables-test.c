@@ -586,7 +586,8 @@ static const TableCase table_cases[] = {
         .needs = { "acpi-ged", "acpi-pci-hotplug-with-bridge-support" },
         /* It comes with the Generic Event Device, and that with firmware. */
         .args = "-global acpi-ged.acpi-pci-hotplug-with-bridge-support=on "
-                "-bios $D/firmware " ONE_NODE RP("rp0", "pcie.0", "2", 1) GPU("dev0", "rp0")
+                "-bios $D/firmware " ONE_NODE
+                RP("rp0", "pcie.0", "2", 1) GPU("dev0", "rp0")
                 PXB("pxb", "32") RP("rp1", "pxb", "0", 2) GPU("dev1", "rp1")
                 "-device pcie-pci-bridge,id=br,bus=pcie.0,addr=6 "
                 "-device pci-bridge,id=br1,bus=br,chassis_nr=3,addr=4 "

@@ -541,6 +541,25 @@ static void test_unplug(void)
     qtest_quit(qts);
 }
 
+/* A function that was plugged into the slot later would take the GPU along. */
+static void test_unplug_later(void)
+{
+    QTestState *qts = start(
+        M0 NODE0
+        "-device pcie-root-port,id=rp0,bus=pcie.0,chassis=1 "
+        "-device pci-testdev,id=dev0,bus=rp0,addr=0.1 " EGM);
+
+    qtest_qmp_assert_success(qts, "{ 'execute': 'device_add', 'arguments': {"
+                             " 'driver': 'pci-testdev', 'id': 'f0',"
+                             " 'bus': 'rp0', 'addr': '0.0',"
+                             " 'multifunction': true } }");
+    assert_refused(qtest_qmp(qts, "{ 'execute': 'device_del',"
+                                  " 'arguments': { 'id': 'f0' } }"),
+                   "Device is in use by acpi-egm-memory 'egm0': the guest's "
+                   "ACPI tables describe it");
+    qtest_quit(qts);
+}
+
 static void test_introspection(void)
 {
     QTestState *qts = start(GOOD);
@@ -637,6 +656,7 @@ int main(int argc, char **argv)
                    test_preconfig_memdev_deleted);
     qtest_add_func("acpi-egm-memory/qmp/late", test_late);
     qtest_add_func("acpi-egm-memory/qmp/unplug", test_unplug);
+    qtest_add_func("acpi-egm-memory/qmp/unplug-later", test_unplug_later);
     qtest_add_func("acpi-egm-memory/qmp/introspection", test_introspection);
 
     ret = g_test_run();
