@@ -214,7 +214,11 @@ static int egm_hold_neighbour(Object *obj, void *opaque)
         object_dynamic_cast(obj, TYPE_ACPI_EGM_MEMORY);
     PCIDevice *pdev = opaque;
 
-    for (unsigned i = 0; egm && i < egm->devices->len; i++) {
+    /* At first, the listener is told about all that is there already. */
+    if (!egm || g_ptr_array_find(egm->devices, pdev, NULL)) {
+        return 0;
+    }
+    for (unsigned i = 0; i < egm->devices->len; i++) {
         PCIDevice *held = g_ptr_array_index(egm->devices, i);
 
         if (pci_get_bus(held) == pci_get_bus(pdev) &&
