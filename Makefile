@@ -11,7 +11,10 @@ all: $(BUILD)/build.ninja
 
 options = $(if $(BASE),--base=$(BASE))
 
-%/build.ninja: $(wildcard patches/* patches/*/* ports/*/* ports/*/*/*)
+# In a port's tree, these are not links but copies.
+copies = $(if $(BASE),$(shell sed -n 's,^diff --git a/.* b/,,p' ports/$(BASE)/files.patch))
+
+%/build.ninja: $(wildcard patches/* patches/*/* ports/*/* ports/*/*/*) $(copies)
 	@if [ -x $*/egm-reconfigure ]; then $*/egm-reconfigure; \
 	else mkdir -p $* && cd $* && $(CURDIR)/configure $(options); fi
 	@touch $@
