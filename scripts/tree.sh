@@ -20,6 +20,9 @@ new_tree() {
     need_space "$top" 1500 "the merged tree"
     git init -q "$tree"
     : > "$tree/.git/egm-tree"
+    in_tree config user.name acpi-egm-memory
+    in_tree config user.email ''
+    in_tree config gc.auto 0
 }
 
 # import_base DIRECTORY: the source in it becomes a commit, whose id is printed.
@@ -43,8 +46,11 @@ import_base() {
 inputs() {
     local directories=("$top/patches")
     [ -z "$port" ] || [ ! -d "$port/patches" ] || directories+=("$port/patches")
-    find "${directories[@]}" \( -name '*.patch' -o -name series \) -print0 |
-        sort -z | xargs -0 cat | sha256sum
+    { find "${directories[@]}" \( -name '*.patch' -o -name series \) -print0 | sort -z
+      # the originals of copies
+      [ ! -d "$tree/.git/egm-files" ] ||
+          (cd "$tree/.git/egm-files" && find . -type f -printf "$top/%P\\0" | sort -z)
+    } | xargs -0 cat 2> /dev/null | sha256sum
 }
 
 # edited_files: our files that are copies in the tree and were edited there

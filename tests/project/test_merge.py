@@ -260,6 +260,11 @@ class Port(Base):
             (self.top / 'qemu-8.0.1' / FILE).read_text(), 'int z;\n')
         self.assertEqual(own.read_text(), 'int port;\n')
 
+        # The copy was made of an older original.
+        (self.top / 'own.c').write_text('int newer;\n')
+        self.assert_fails(['scripts/refresh-patches', 'qemu-8.0.1'],
+                          'have changed since qemu-8.0.1/ was made')
+
     def test_start_port(self):
         """A new base: git merges, and leaves what conflicts."""
         self.one_patch()
@@ -273,6 +278,8 @@ class Port(Base):
         self.assertEqual(self.run_script(*arguments)[0], 1)
         merged = self.top / 'qemu-9.0.0'
         self.assertIn('<<<<<<<', (merged / FILE).read_text())
+        self.assert_fails(['scripts/refresh-patches', 'qemu-9.0.0'],
+                          'is in the middle of a rebase or cherry-pick')
         (merged / FILE).write_text('long y;\n')
         self.succeeds('git', '-C', str(merged), 'commit', '-qa', '--no-edit')
         self.succeeds('scripts/refresh-patches', 'qemu-9.0.0')
