@@ -12,7 +12,7 @@ all: $(BUILD)/build.ninja
 options = $(if $(BASE),--base=$(BASE))
 
 # In a port's tree, these are not links but copies.
-copies = $(if $(BASE),$(shell sed -n 's,^diff --git a/.* b/,,p' ports/$(BASE)/files.patch))
+copies = $(if $(BASE),$(shell sed -n 's,^diff --git a/.* b/,,p' ports/$(BASE)/files.patch 2> /dev/null))
 
 %/build.ninja: $(wildcard patches/* patches/*/* ports/*/* ports/*/*/*) $(copies)
 	@if [ -x $*/egm-reconfigure ]; then $*/egm-reconfigure; \
