@@ -248,6 +248,34 @@ class Lifecycle(Base):
                 guest.boot()
                 self.assertTrue(guest.report().same(first))
 
+    def test_acpi_hotplug(self):
+        """ACPI PCI hot-plug has scopes of its own for the same Devices."""
+        option = 'acpi-pci-hotplug-with-bridge-support'
+        with self.guest(CASES['no_object']) as guest:
+            properties = guest.vm.cmd('qom-list-properties',
+                                      typename='acpi-ged')
+        if option not in (p['name'] for p in properties):
+            self.skipTest('this QEMU does not have it')
+        case = Case(
+            devices(port('rp0', 'pcie.0', '2'), gpu(0, 'rp0'),
+                    pxb('pxb0', 32), port('rp1', 'pxb0'), gpu(1, 'rp1'))
+            + egm(0, 0) + ['-global', f'acpi-ged.{option}=on'],
+            {'0000:01:00.0': (r'\_SB_.PCI0.S10_.S00_', 0),
+             '0000:21:00.0': (r'\_SB_.PC20.S00_.S00_', 0)})
+        with self.guest(case) as guest:
+            guest.boot()
+            first = guest.report()
+            self.verify(case, first, guest)
+            self.assertIn(b'PCNT', first.tables['DSDT'])
+            # The next boot's tables have a Device for what was plugged in.
+            guest.vm.cmd('device_add', driver='pcie-root-port', id='late',
+                         bus='pcie.0', addr='5', chassis=99)
+            guest.send('reboot')
+            guest.boot()
+            again = guest.report()
+            self.verify(case, again, guest)
+            self.assertEqual(again.egm, first.egm)
+
     def test_reset_in_firmware(self):
         """A reset while UEFI runs does no harm."""
         case = CASES['two_sockets']
