@@ -8,9 +8,9 @@ import pathlib
 import re
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / 'python'))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / 'tests'))
 # pylint: disable=wrong-import-position
-from egm import acpi, console, machine  # noqa: E402
+from egmtest import acpi, console, machine  # noqa: E402
 
 RAM_BASE = 0x40000000
 BAD_LOG = re.compile(r'ACPI Error|AE_|Firmware Bug|Faking a node')

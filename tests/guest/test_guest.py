@@ -18,7 +18,7 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 # pylint: disable=wrong-import-position
 from guest import Egm, Guest, RAM_BASE, pattern, read_file  # noqa: E402
-from egm import tap  # noqa: E402
+from egmtest import tap  # noqa: E402
 
 BUILD = pathlib.Path(os.environ['EGM_BUILD'])
 MIB = 1 << 20

@@ -17,7 +17,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from guest import Guest, RAM_BASE  # noqa: E402
 from test_guest import (BUILD, Base, Case, MIB, devices, egm, gpu, port,  # noqa
                         pxb)
-from egm import fdt, standin, tap  # noqa: E402
+from egmtest import fdt, standin, tap  # noqa: E402
 
 BLOCK = 64 << 10
 PAGE = 4 << 10

@@ -13,9 +13,9 @@ import struct
 import sys
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / 'python'))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / 'tests'))
 # pylint: disable=wrong-import-position
-from egm import console, machine  # noqa: E402
+from egmtest import console, machine  # noqa: E402
 
 MIB = 1 << 20
 GPUS = 3

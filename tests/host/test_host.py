@@ -17,7 +17,7 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 # pylint: disable=wrong-import-position
 from host import Dma, GPUS, Host, MIB, Qemu, REGIONS, gpu  # noqa: E402
-from egm import acpi, fdt, fw_cfg, tap  # noqa: E402
+from egmtest import acpi, fdt, fw_cfg, tap  # noqa: E402
 
 BUILD = pathlib.Path(os.environ['EGM_BUILD'])
 RAM_BASE = 0x40000000

@@ -8,9 +8,9 @@ import subprocess
 import sys
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(TOP / 'python'))
+sys.path.insert(0, str(TOP / 'tests'))
 # pylint: disable=wrong-import-position
-from egm import tap  # noqa: E402
+from egmtest import tap  # noqa: E402
 import checkout  # noqa: E402
 
 FILE = 'hw/arm/virt-acpi-build.c'

@@ -11,9 +11,10 @@ import tempfile
 import unittest
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(TOP / 'python'))
+sys.path[:0] = [str(TOP / 'tests'), str(TOP / 'tools')]
 # pylint: disable=wrong-import-position
-from egm import aml, linux, machine, report, tables, tap  # noqa: E402
+from egm import aml, linux, report, tables  # noqa: E402
+from egmtest import machine, tap  # noqa: E402
 
 BUILD = pathlib.Path(os.environ['EGM_BUILD'])
 GOLDEN = TOP / 'tests/data/acpi/aarch64/virt'
@@ -281,11 +282,11 @@ class Linux(unittest.TestCase):
 
 
 class Command(unittest.TestCase):
-    """scripts/egm-report."""
+    """tools/egm-report."""
 
     def run_it(self, *args):
         """Exit status and output."""
-        run = subprocess.run([TOP / 'scripts/egm-report', *args], text=True,
+        run = subprocess.run([TOP / 'tools/egm-report', *args], text=True,
                              check=False, stdout=subprocess.PIPE,
                              stderr=subprocess.STDOUT)
         self.assertNotIn('Traceback', run.stdout)

@@ -15,9 +15,9 @@ import sys
 import tempfile
 import unittest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / 'python'))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / 'tests'))
 # pylint: disable=wrong-import-position
-from egm import fdt, machine, standin, tap  # noqa: E402
+from egmtest import fdt, machine, standin, tap  # noqa: E402
 
 BUILD = pathlib.Path(os.environ['EGM_BUILD'])
 KIB, MIB = 1 << 10, 1 << 20

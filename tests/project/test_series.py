@@ -13,9 +13,9 @@ import unittest
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 BUILD = os.environ['EGM_BUILD']
-sys.path.insert(0, str(TOP / 'python'))
+sys.path.insert(0, str(TOP / 'tests'))
 # pylint: disable=wrong-import-position
-from egm import tap  # noqa: E402
+from egmtest import tap  # noqa: E402
 
 # Whoever runs the tests: nobody sends this series.
 ENVIRONMENT = {**os.environ, **{

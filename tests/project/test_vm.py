@@ -9,9 +9,11 @@ import sys
 import tempfile
 import unittest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / 'python'))
+TOP = pathlib.Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(TOP / 'tests'), str(TOP / 'tools')]
 # pylint: disable=wrong-import-position
-from egm import machine, tables, tap  # noqa: E402
+from egm import tables  # noqa: E402
+from egmtest import machine, tap  # noqa: E402
 
 BUILD = pathlib.Path(os.environ['EGM_BUILD'])
 RAM_BASE = 0x40000000
