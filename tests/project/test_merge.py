@@ -66,11 +66,11 @@ class Merge(Base):
 
     def test_patch_does_not_apply(self):
         """The patch, the base and the file are named."""
+        self.one_patch(before='long x;')
         tree = self.base('9.9.0')
         self.assert_fails(['scripts/merge', str(tree)],
-                          'does not apply to QEMU 9.9.0',
-                          'error: patches/', 'hw/arm/virt-acpi-build.c',
-                          'the default base is')
+                          'error: patches/one.patch does not apply to QEMU 9.9.0',
+                          FILE, 'the default base is')
 
     def test_unsaved_changes(self):
         """Changes in the merged tree are not thrown away."""

@@ -97,7 +97,9 @@ class Series(unittest.TestCase):
         status, text = run(
             'export-series', '-o', f'{self.tmp.name}/none', environment={
                 **clean, 'HOME': self.tmp.name, 'GIT_CONFIG_NOSYSTEM': '1',
-                'XDG_CONFIG_HOME': self.tmp.name})
+                'XDG_CONFIG_HOME': self.tmp.name, 'GIT_CONFIG_COUNT': '2',
+                'GIT_CONFIG_KEY_0': 'user.name', 'GIT_CONFIG_VALUE_0': '',
+                'GIT_CONFIG_KEY_1': 'user.email', 'GIT_CONFIG_VALUE_1': ''})
         self.assertEqual(status, 1, text)
         self.assertIn('git does not know who you are', text)
         self.assertFalse(os.path.exists(f'{self.tmp.name}/none'))
