@@ -4,6 +4,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+# -p DIRECTORY, first: the patches in that directory are for another project than
+# QEMU. They have the same shape: patches/, patches/series, patches/base.conf.
+project=$top default_build=$top/build option_p=
+if [ "${1:-}" = -p ]; then
+    project=$top/$2 default_build=$top/build-$2 option_p="-p $2 "
+    shift 2
+fi
+
 cache=${EGM_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/acpi-egm-memory}
 
 say()  { printf '== %s\n' "$*"; }

@@ -7,22 +7,30 @@
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-series_patches() { sed -n 's/^\([^#[:space:]][^[:space:]]*\)$/\1/p' "$top/patches/series"; }
-series_files()   { sed -n 's/^[[:space:]]\{1,\}\([^#[:space:]]\{1,\}\)$/\1/p' "$top/patches/series"; }
+. "$project/patches/base.conf"
+
+# version_of DIRECTORY: what source this is
+version_of() {
+    cat "$1/VERSION" 2> /dev/null ||
+        sed -n "s/^  version: '\\(.*\\)',$/\\1/p" "$1/meson.build" 2> /dev/null
+}
+
+series_patches() { sed -n 's/^\([^#[:space:]][^[:space:]]*\)$/\1/p' "$project/patches/series"; }
+series_files()   { sed -n 's/^[[:space:]]\{1,\}\([^#[:space:]]\{1,\}\)$/\1/p' "$project/patches/series"; }
 
 # series_files_of PATCH: the new files that travel with it
 series_files_of() {
     awk -v patch="$1" '/^[^#[:space:]]/ { mine = $1 == patch; next }
                        /^[[:space:]]+[^#[:space:]]/ { if (mine) print $1 }' \
-        "$top/patches/series"
+        "$project/patches/series"
 }
 
-# find_port VERSION: the newest port that is not newer than this QEMU, if any
+# find_port VERSION: the newest port that is not newer than this base, if any
 find_port() {
     local port
-    for port in $(ls "$top/ports" 2> /dev/null | sort -rV); do
+    for port in $(ls "$project/ports" 2> /dev/null | sort -rV); do
         if printf '%s\n%s\n' "$port" "$1" | sort -VC; then
-            echo "$top/ports/$port"
+            echo "$project/ports/$port"
             return
         fi
     done
@@ -40,7 +48,7 @@ diff_id() { diff_of "$1" | git patch-id --stable | cut -c 1-12; }
 # apply_patch PORT PATCH COMMAND...: give git-apply COMMAND what PATCH changes.
 # For the files that the port's patch of that name replaces, it says what.
 apply_patch() {
-    local common=$top/patches/$2 own=$1/patches/$2 path id exclude=()
+    local common=$project/patches/$2 own=$1/patches/$2 path id exclude=()
     shift 2
     if [ ! -e "$own" ]; then
         "$@" --allow-empty "$common"
@@ -59,8 +67,9 @@ apply_patch() {
 # tree_of BUILD-DIRECTORY: the merged tree that it builds
 tree_of() {
     local tree
-    tree=$(sed -n 's/^SRC_PATH=//p' "$1/config-host.mak" 2> /dev/null)
-    [ -d "$tree" ] || die "$1 is not configured" "run ./configure"
+    tree=$(sed -n 's/.*"source": "\([^"]*\)".*/\1/p' \
+               "$1/meson-info/meson-info.json" 2> /dev/null) && [ -d "$tree" ] ||
+        die "$1 is not configured" "run make"
     echo "$tree"
 }
 

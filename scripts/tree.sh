@@ -1,4 +1,4 @@
-# Making a merged tree: $tree, of QEMU $version, with $port or without.
+# Making a merged tree: $tree, of $base_name $version, with $port or without.
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
@@ -37,19 +37,20 @@ import_base() {
     base_git "$1" ls-files -z --deleted | base_git "$1" update-index -z --remove --stdin
     (cd "$1" && find . -mindepth 1 \( -name .git -o -path './build' -o -path './build-*' \) \
          -prune -o ! -type d ! -path ./.sealed -printf '%P\0') |
+        grep -zvE "^(${base_untracked:-})/" |
         base_git "$1" update-index -z --add --stdin
     commit "$(base_git "$1" write-tree)" "" \
-        <(echo "base: QEMU $(cat "$1/VERSION")")
+        <(echo "base: $base_name $(version_of "$1")")
 }
 
 # What the merged tree is made of, besides the base
 inputs() {
-    local directories=("$top/patches")
+    local directories=("$project/patches")
     [ -z "$port" ] || [ ! -d "$port/patches" ] || directories+=("$port/patches")
     { find "${directories[@]}" \( -name '*.patch' -o -name series \) -print0 | sort -z
       # the originals of copies
       [ ! -d "$tree/.git/egm-files" ] ||
-          (cd "$tree/.git/egm-files" && find . -type f -printf "$top/%P\\0" | sort -z)
+          (cd "$tree/.git/egm-files" && find . -type f -printf "$project/%P\\0" | sort -z)
     } | xargs -0 cat 2> /dev/null | sha256sum
 }
 
@@ -82,7 +83,7 @@ place_files() {
     local scratch file old link source
     scratch=$(mktemp -d)
     if [ -n "$port" ] && [ -e "$port/files.patch" ]; then
-        (cd "$top" && cp --parents $(diff_paths "$port/files.patch") "$scratch")
+        (cd "$project" && cp --parents $(diff_paths "$port/files.patch") "$scratch")
         patch -d "$scratch" -p1 -F0 -s --no-backup-if-mismatch \
             < "$port/files.patch" > "$scratch/log" || {
             source=$(head -n 1 "$scratch/log")
@@ -91,12 +92,12 @@ place_files() {
         }
     fi
     for old in $(cat "$tree/.git/egm-links" 2> /dev/null); do
-        [ -e "$top/$old" ] || rm -rf "${tree:?}/$old"
+        [ -e "$project/$old" ] || rm -rf "${tree:?}/$old"
     done
     for file in $(series_files); do
-        [ -e "$top/$file" ] || die "patches/series names $file, which does not exist"
+        [ -e "$project/$file" ] || die "patches/series names $file, which does not exist"
         ! in_tree cat-file -e "HEAD:$file" 2> /dev/null ||
-            die "QEMU $version has a file $file of its own"
+            die "$base_name $version has a file $file of its own"
         mkdir -p "$(dirname "$tree/$file")"
         if [ -e "$scratch/$file" ]; then
             if [ -L "$tree/$file" ] || ! cmp -s "$scratch/$file" "$tree/$file"; then
@@ -104,13 +105,13 @@ place_files() {
             fi
             continue
         fi
-        source=$top/$file
+        source=$project/$file
         [ -z "$port" ] || [ ! -e "$port/$file" ] || source=$port/$file
         link=$(realpath -m --relative-to="$(dirname "$tree/$file")" "$source")
         [ "$(readlink "$tree/$file" || true)" = "$link" ] || ln -sfn "$link" "$tree/$file"
     done
     rm -rf "$scratch"
     series_files > "$tree/.git/egm-links"
-    series_files | sed 's,^,/,' > "$tree/.git/info/exclude"
+    { series_files; echo "${base_untracked:-}"; } | sed 's,^.,/&,' > "$tree/.git/info/exclude"
     remember
 }

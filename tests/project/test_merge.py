@@ -157,6 +157,45 @@ class Merge(Base):
         self.assertEqual(merged.read_text(), 'int z;\n')
 
 
+class Project(Base):
+    """Patches for another program than QEMU."""
+
+    def test_round_trip(self):
+        """Merged, edited, refreshed; a submodule is there, but not git's."""
+        tree = self.dir / 'tree'
+        for name, text in (('meson.build', "project(\n  'libvirt', 'c',\n"
+                            "  version: '9.9.0',\n)\n"), (FILE, 'int x;\n'),
+                           ('src/qemu/qemu_command.c', 'int q;\n'),
+                           ('subprojects/keys/keys.csv', 'A\n')):
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            (tree / name).write_text(text)
+        (self.top / 'libvirt').mkdir()
+        shutil.copytree(TOP / 'libvirt/patches', self.top / 'libvirt/patches')
+        self.one_patch()
+        for path in self.top / 'patches/series', self.top / 'patches/one.patch':
+            shutil.move(path, self.top / 'libvirt/patches' / path.name)
+        for name in 'own.c', 'two.c':
+            shutil.move(self.top / name, self.top / 'libvirt' / name)
+        merge = 'scripts/merge', '-p', 'libvirt'
+        self.assert_fails([*merge, str(self.dir)], 'is not a libvirt source tree')
+        self.succeeds(*merge, str(tree))
+        merged = self.top / 'libvirt-9.9.0'
+        self.assertEqual((merged / FILE).read_text(), 'int y;\n')
+        self.assertEqual((merged / 'own.c').resolve(), self.top / 'libvirt/own.c')
+        self.assertTrue((merged / 'subprojects/keys/keys.csv').exists())
+        known = subprocess.run(['git', 'ls-files'], cwd=merged, text=True,
+                               stdout=subprocess.PIPE, check=True).stdout
+        self.assertNotIn('keys.csv', known)
+        (merged / FILE).write_text('int z;\n')
+        self.assert_fails([*merge, str(tree)],
+                          'scripts/refresh-patches -p libvirt libvirt-9.9.0')
+        self.succeeds('scripts/refresh-patches', '-p', 'libvirt', 'libvirt-9.9.0')
+        self.assertIn('+int z;',
+                      (self.top / 'libvirt/patches/one.patch').read_text())
+        self.assertFalse((self.top / 'patches/one.patch').exists())
+        self.succeeds(*merge, str(tree))
+
+
 class Port(Base):
     """What a base needs instead."""
 
