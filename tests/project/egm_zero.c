@@ -40,27 +40,44 @@ static uint32_t read_pages(FILE *file, uint64_t *pages, uint32_t room)
     return count;
 }
 
-/* Take the rights to a page in the mapping of the device, if it is there. */
-static void guard_page(uint64_t offset, uint64_t size)
+/* Where the device is mapped. */
+static void find_mapping(unsigned long *base, unsigned long *top)
 {
     FILE *maps = fopen("/proc/self/maps", "r");
-    uint64_t first = offset & ~4095ull, end = (offset + size + 4095) & ~4095ull;
-    unsigned long low, high, base = 0, top = 0;
+    unsigned long low, high;
     char line[4096];
 
+    *base = *top = 0;
     /* What was guarded before has split the mapping into several. */
     while (maps && fgets(line, sizeof(line), maps)) {
         if (sscanf(line, "%lx-%lx", &low, &high) == 2 &&
-            strstr(line, " /dev/zero") && (!base || low == top)) {
-            base = base ? base : low;
-            top = high;
+            strstr(line, " /dev/zero") && (!*base || low == *top)) {
+            *base = *base ? *base : low;
+            *top = high;
         }
     }
     if (maps) {
         fclose(maps);
     }
-    if (end > first && end <= top - base) {
-        mprotect((void *)(base + first), end - first, PROT_NONE);
+}
+
+/* Take the rights to the pages in the mapping of the device, if it is there. */
+static void guard_pages(const uint64_t *pages, uint32_t count)
+{
+    unsigned long base, top;
+
+    find_mapping(&base, &top);
+    for (uint32_t i = 0; i < count; i++) {
+        /* Firmware retires blocks of 64 KiB, whatever the driver tells. */
+        uint64_t first = pages[2 * i] & ~65535ull;
+        uint64_t end = (pages[2 * i] + pages[2 * i + 1] + 65535) & ~65535ull;
+
+        end = end < top - base ? end : top - base;
+        if (end > first &&
+            mprotect((void *)(base + first), end - first, PROT_NONE)) {
+            perror("EGM_GUARD");        /* vm.max_map_count */
+            abort();
+        }
     }
 }
 
@@ -78,10 +95,8 @@ static int retired_pages_list(uint32_t *list)
     fclose(file);
     list[0] = 8 + 16 * count;
     list[1] = count <= room ? count : 0;
-    for (uint32_t i = 0; getenv("EGM_GUARD") && i < list[1] && i < 64; i++) {
-        uint64_t *page = (uint64_t *)(list + 2) + 2 * i;
-
-        guard_page(page[0], page[1]);
+    if (getenv("EGM_GUARD")) {
+        guard_pages((uint64_t *)(list + 2), list[1]);
     }
     return 0;
 }
