@@ -13,8 +13,9 @@ import unittest
 TOP = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(TOP / 'tests'), str(TOP / 'tools')]
 # pylint: disable=wrong-import-position
-from egm import aml, linux, report, tables  # noqa: E402
-from egmtest import machine, tap  # noqa: E402
+from egm import aml, linux, report, show, tables  # noqa: E402
+from egm.srat import Affinity  # noqa: E402
+from egmtest import machine, standin, tap  # noqa: E402
 
 BUILD = pathlib.Path(os.environ['EGM_BUILD'])
 GOLDEN = TOP / 'tests/data/acpi/aarch64/virt'
@@ -31,10 +32,11 @@ def dsd(properties=PROPERTIES, uuid=UUID):
             f'Package () {{ {pairs} }} }})')
 
 
-def bridge(body, name='PC20', bus=32):
+def bridge(body, name='PC20', bus=32, pxm=1):
     """ASL of a host bridge."""
+    node = '' if pxm is None else f'Name (_PXM, {pxm})'
     return (f'Device ({name}) {{ Name (_HID, "PNP0A08") Name (_CID, "PNP0A03") '
-            f'Name (_BBN, {bus}) {body} }}')
+            f'Name (_BBN, {bus}) {node} {body} }}')
 
 
 def device(name, body, adr=0):
@@ -46,14 +48,23 @@ GOOD = bridge(device('S00', device('S00', dsd())))
 GPU = report.Function('0000:21:00.0', 32, (0, 0), 'gpu0', True)
 
 
-def affinity(pxm, base, size, enabled=1):
+HOT = 3     # flags: enabled, and memory can be plugged there
+
+
+def affinity(pxm, base, size, flags=1):
     """A Memory Affinity Structure."""
-    return struct.pack('<BBIHQQIIQ', 1, 40, pxm, 0, base, size, 0, enabled, 0)
+    return struct.pack('<BBIHQQIIQ', 1, 40, pxm, 0, base, size, 0, flags, 0)
 
 
-def initiator(pxm):
-    """A Generic Initiator Affinity Structure."""
-    return struct.pack('<BBBBI16sII', 5, 32, 0, 1, pxm, bytes(16), 1, 0)
+def initiator(pxm, bus=0x21, flags=1):
+    """A Generic Initiator Affinity Structure of device 0 on a bus."""
+    handle = struct.pack('<HBB12x', 0, bus, 0)
+    return struct.pack('<BBBBI16sII', 5, 32, 0, 1, pxm, handle, flags, 0)
+
+
+def processor(pxm):
+    """A GICC Affinity Structure."""
+    return struct.pack('<BBIIII', 3, 18, pxm, 0, 1, 0)
 
 
 def srat(*entries):
@@ -69,7 +80,7 @@ MEMORY = srat(affinity(0, 0x20000000, BASE - 0x20000000),
 class Diagnoses(unittest.TestCase):
     """Tables made with iasl."""
 
-    def analyse(self, asl, srat_=MEMORY, functions=(GPU,)):
+    def analyse(self, asl, srat_=MEMORY, functions=(GPU,), **more):
         """What is said about a DSDT, given as ASL."""
         with tempfile.TemporaryDirectory(prefix='egm-report-') as directory:
             source = pathlib.Path(directory) / 'dsdt.asl'
@@ -83,7 +94,7 @@ class Diagnoses(unittest.TestCase):
         found = {'DSDT': data}
         if srat_:
             found['SRAT'] = srat_
-        result = report.analyse(found, functions and list(functions))
+        result = report.analyse(found, functions and list(functions), **more)
         self.assertEqual(result.notes, [])
         return result
 
@@ -94,7 +105,7 @@ class Diagnoses(unittest.TestCase):
         found = [p for g in result.gpus for p in g.problems] + result.problems
         self.assertEqual(len(found), len(messages), found)
         self.assertFalse(result.good)
-        lines = report.text(result)
+        lines = show.lines(result)
         for message, problem in zip(messages, found):
             self.assertIn(message, problem)
             self.assertTrue(any(line.startswith('problem: ') and
@@ -103,7 +114,7 @@ class Diagnoses(unittest.TestCase):
     def test_good(self):
         """Nothing to complain about."""
         result = self.analyse(GOOD)
-        self.assertTrue(result.good, report.text(result))
+        self.assertTrue(result.good, show.lines(result))
         gpu, = result.gpus
         self.assertEqual((gpu.path, gpu.root, gpu.chain, gpu.base, gpu.size,
                           gpu.pxm, gpu.affinity.index, gpu.label),
@@ -176,12 +187,92 @@ class Diagnoses(unittest.TestCase):
         self.wrong('SRAT entry #0 is not enabled',
                    srat_=srat(affinity(1, BASE, SIZE, 0)))
 
+    def notes(self, *messages, **keywords):
+        """Just these notes, which are in the text, and no problem."""
+        result = self.analyse(keywords.pop('asl', GOOD), **keywords)
+        self.assertTrue(result.good, show.lines(result))
+        found = [line for line in show.lines(result) if line.startswith('note: ')]
+        self.assertEqual(len(found), len(messages), found)
+        for message, line in zip(messages, found):
+            self.assertIn(message, line)
+
+    def test_bridge(self):
+        """Linux takes a GPU's node from its host bridge, in any scope."""
+        below = device('S00', device('S00', dsd()))
+        self.wrong(r'\_SB.PC20 has no _PXM', asl=bridge(below, pxm=None))
+        self.wrong(r'\_SB.PC20 has _PXM 0: the driver takes the memory of domain 0',
+                   asl=bridge(below, pxm=0))
+        again = bridge(below, pxm=None) + 'Scope (PC20) { Name (_PXM, %d) }'
+        self.assertTrue(self.analyse(again % 1).good)
+        self.wrong('has _PXM 2', asl=again % 2)
+
+    def test_other_ram(self):
+        """RAM of the node that is not in the range: the GPU takes it, too."""
+        message = '0x80000000-0x8fffffff, is RAM of proximity domain 1 outside'
+        more = srat(affinity(1, BASE, SIZE), affinity(1, 0x80000000, 0x10000000))
+        self.wrong(f'SRAT entry #1, {message}', srat_=more)
+        dimm = report.Plugged('DIMM d0', 0x80000000, 0x10000000, 1)
+        self.wrong(f'DIMM d0, {message}', plugged=[dimm])
+        self.assertTrue(self.analyse(GOOD, plugged=[
+            report.Plugged('DIMM d1', 0x80000000, 0x10000000, 0)]).good)
+        around = srat(affinity(1, BASE - 4096, SIZE + 8192))
+        self.wrong(f'{BASE - 4096:#x}-{BASE - 1:#x}, is RAM',
+                   f'{BASE + SIZE:#x}-{BASE + SIZE + 4095:#x}, is RAM',
+                   srat_=around)
+        self.notes('SRAT entry #1, 0x80000000-0x8fffffff, is room to plug memory',
+                   srat_=srat(affinity(1, BASE, SIZE),
+                              affinity(1, 0x80000000, 0x10000000, HOT)))
+
+    def test_alignment(self):
+        """The base: 2 MiB at least; 512 MiB for guests with 64 KiB pages."""
+        def moved(by):
+            base = BASE + by
+            values = (base, SIZE, 1)
+            return {'asl': bridge(device('S00', device('S00', dsd(
+                [(k, f'{v:#x}') for (k, _), v in zip(PROPERTIES, values)])))),
+                    'srat_': srat(affinity(0, 0x20000000, BASE - 0x20000000),
+                                  affinity(2, BASE, by), affinity(1, base, SIZE))}
+        self.wrong('the base 0x40100000 is no multiple of 2 MiB: the GPU\'s large '
+                   'pages break; make the size of node 2, 1 MiB, a multiple of '
+                   '2 MiB', **moved(1 << 20))
+        self.notes('the base 0x40200000 is no multiple of 512 MiB: guests with '
+                   'pages of 64 KiB lose large pages; make the size of node 2, '
+                   '2 MiB, a multiple of 512 MiB', **moved(2 << 20))
+
+    def test_gpu_memory(self):
+        """Properties that override what the driver finds itself."""
+        name = 'nvidia,gpu-mem-base-pa'
+        more = dsd(PROPERTIES + ((name, '0'),))
+        self.wrong(rf'\_SB.PC20.S00.S00: {name} overrides',
+                   asl=bridge(device('S00', device('S00', more))))
+        alone = device('S08', device('S00', dsd(((name, '0'),))), 0x10000)
+        self.wrong(rf'\_SB.PC20.S08.S00: {name} overrides',
+                   asl=bridge(device('S00', device('S00', dsd())) + alone))
+
     def test_initiator(self):
-        """A Generic Initiator on the EGM node, but not on others."""
-        self.wrong('a Generic Initiator is in proximity domain 1',
-                   srat_=srat(affinity(1, BASE, SIZE), initiator(1)))
-        self.assertTrue(self.analyse(GOOD, srat(affinity(1, BASE, SIZE),
-                                                initiator(2))).good)
+        """The GPU's own on the EGM node, but not others and those of a NIC."""
+        ram = affinity(1, BASE, SIZE)
+        message = 'Generic Initiator #1 is in proximity domain 1'
+        self.wrong(message, srat_=srat(ram, initiator(1)))
+        self.assertTrue(self.analyse(GOOD, srat(ram, initiator(2))).good)
+        self.assertTrue(self.analyse(GOOD, srat(ram, initiator(1, 0x30))).good)
+        self.notes(f'{message}: if it is of this GPU,', functions=None,
+                   srat_=srat(ram, initiator(1)))
+
+    def test_initiator_without_node(self):
+        """It costs the GPU all of its initiators."""
+        ram = affinity(1, BASE, SIZE)
+        off = initiator(3, flags=0)
+        message = 'Generic Initiator #2 is in proximity domain 3, which has no node'
+        self.wrong(message, srat_=srat(ram, initiator(2), off))
+        self.notes(message, functions=None, srat_=srat(ram, initiator(2), off))
+        self.assertTrue(self.analyse(GOOD, srat(
+            ram, initiator(2), off, processor(3))).good)
+        self.assertTrue(self.analyse(GOOD, srat(
+            ram, initiator(2), initiator(3, 0x30, 0))).good)
+        self.wrong('SRAT has 3 proximity domains, and this kernel has 2 nodes',
+                   srat_=srat(ram, initiator(2), initiator(3)), nodes=2)
+        self.assertTrue(self.analyse(GOOD, srat(ram, initiator(2)), nodes=2).good)
 
     def test_size_zero(self):
         """The driver takes this for: no EGM."""
@@ -195,7 +286,8 @@ class Diagnoses(unittest.TestCase):
         both = bridge(device('S00', device('S00', dsd())) +
                       device('S08', device('S00', dsd(less)), 0x10000))
         second = report.Function('0000:22:00.0', 32, (0x10000, 0), gpu=True)
-        self.wrong('the GPUs of proximity domain 1 are told different ranges',
+        self.wrong('is RAM of proximity domain 1 outside',
+                   'the GPUs of proximity domain 1 are told different ranges',
                    asl=both, functions=(GPU, second))
 
     def test_neighbours(self):
@@ -205,7 +297,7 @@ class Diagnoses(unittest.TestCase):
 
     def test_map(self):
         """Nodes, what they are for, and holes."""
-        lines = report.memory_map(self.analyse(GOOD), {1: '/dev/egm4'},
+        lines = show.memory_map(self.analyse(GOOD), {1: '/dev/egm4'},
                                   [(BASE + 0x10000, 0x10000)])
         self.assertEqual(lines, [
             '0x000020000000-0x00003fffffff   512 MiB  node 0',
@@ -219,7 +311,7 @@ class Diagnoses(unittest.TestCase):
             data = path.read_bytes()
             for length in range(36, len(data), 97):
                 found = {'DSDT': data[:length], 'SRAT': data[:length]}
-                report.text(report.analyse(found))
+                show.lines(report.analyse(found))
 
     def test_reads_everything(self):
         """The AML reader knows all of QEMU's own tables."""
@@ -261,13 +353,22 @@ class Linux(unittest.TestCase):
             '0000:21:00.1': (0x20, (0x10000, 1), False),
             '0000:00:02.3': (0, (0x20003,), False)})
 
+    def test_nodes(self):
+        """How many nodes the kernel has, from a list of ranges."""
+        self.assertIsNone(linux.nodes(self.root))
+        possible = self.root / 'sys/devices/system/node/possible'
+        possible.parent.mkdir(parents=True)
+        for text, count in (('0', 1), ('0-15', 16), ('0-1,4,6-7', 5)):
+            possible.write_text(text + '\n')
+            self.assertEqual(linux.nodes(self.root), count)
+
     def test_holes(self):
         """Gaps in /proc/iomem, within the memory of SRAT only."""
         (self.root / 'proc').mkdir()
         iomem = self.root / 'proc/iomem'
-        nodes = [report.Affinity(0, 0x40000000, 0x10000000, 0, True),
-                 report.Affinity(1, 0x50000000, 0x10000000, 1, True),
-                 report.Affinity(2, 0x80000000, 0x10000000, 2, False)]
+        nodes = [Affinity(0, 0x40000000, 0x10000000, 0, True),
+                 Affinity(1, 0x50000000, 0x10000000, 1, True),
+                 Affinity(2, 0x80000000, 0x10000000, 2, False)]
         iomem.write_text('09000000-09000fff : pl011\n'
                          '40000000-41ffffff : System RAM\n'
                          '  40210000-412fffff : Kernel code\n'
@@ -318,40 +419,64 @@ class Command(unittest.TestCase):
             self.assertEqual(status, 2, text)
             self.assertTrue(text.startswith('error: '), text)
 
-    def test_qmp(self):
-        """A VM whose UEFI has installed its tables; and one without."""
+    def vm(self, zero, socket, nodes):
+        """A VM with a GPU on its last node, which is an EGM device whose bad
+        pages kill QEMU when it touches them. nodes: sizes in MiB"""
         medium = machine.source_tree(BUILD) / \
             'tests/data/uefi-boot-images/bios-tables-test.aarch64.iso.qcow2'
-        with tempfile.TemporaryDirectory(prefix='egm-report-') as directory:
+        last = len(nodes) - 1
+        ram = [f'memory-backend-ram,id=m{n},size={size}M' if n < last else
+               f'memory-backend-file,id=m{n},size={size}M,share=on,'
+               f'mem-path={zero.path}' for n, size in enumerate(nodes)]
+        return machine.Machine(BUILD, [
+            '-machine', 'virt', '-cpu', 'cortex-a57', '-m', f'{sum(nodes)}M',
+            '-smp', str(len(nodes)), '-qmp', f'unix:{socket},server=on,wait=off',
+            '-drive', 'if=pflash,format=raw,readonly=on,file='
+            f'{BUILD}/pc-bios/edk2-aarch64-code.fd',
+            '-drive', f'if=none,id=cd,readonly=on,file={medium}',
+            '-device', 'virtio-blk-pci,drive=cd,bus=pcie.0,bootindex=1',
+            *(option for n, backend in enumerate(ram) for option in (
+                '-object', backend, '-numa', f'node,nodeid={n},memdev=m{n}')),
+            '-device', f'pxb-pcie,id=pxb,bus=pcie.0,bus_nr=32,numa_node={last}',
+            '-device', 'pcie-root-port,id=rp0,bus=pxb,chassis=1',
+            '-device', 'pci-testdev,id=gpu0,bus=rp0',
+            '-object', f'acpi-egm-memory,id=egm0,pci-dev=gpu0,node={last}'],
+            environment={**zero.environment, 'EGM_GUARD': 'yes'})
+
+    def ask(self, nodes, *retired):
+        """Ask a VM until its UEFI has come far enough: exit status, output."""
+        with standin.Zero(BUILD) as zero, \
+                tempfile.TemporaryDirectory(prefix='egm-report-') as directory:
+            zero.retire(*retired)
             socket = f'{directory}/qmp2'
-            vm = machine.Machine(BUILD, [
-                '-machine', 'virt', '-cpu', 'cortex-a57', '-m', '512',
-                '-qmp', f'unix:{socket},server=on,wait=off',
-                '-drive', 'if=pflash,format=raw,readonly=on,file='
-                f'{BUILD}/pc-bios/edk2-aarch64-code.fd',
-                '-drive', f'if=none,id=cd,readonly=on,file={medium}',
-                '-device', 'virtio-blk-pci,drive=cd,bus=pcie.0,bootindex=1',
-                '-object', f'memory-backend-file,id=m0,mem-path={directory}/m0,'
-                'size=512M,share=on', '-numa', 'node,memdev=m0',
-                '-device', 'pcie-root-port,id=rp0,chassis=1',
-                '-device', 'pci-testdev,id=gpu0,bus=rp0',
-                '-object', 'acpi-egm-memory,id=egm0,pci-dev=gpu0,node=0'])
-            with vm, open(f'{directory}/m0', 'rb') as memory:
+            with self.vm(zero, socket, nodes) as vm:
                 status, text = self.run_it('--qmp', socket)
                 self.assertEqual(status, 2, text)
                 self.assertIn('the firmware has not come that far', text)
+                text = vm.wait('tables of UEFI', lambda: (
+                    lambda answer: answer[1] if answer[0] < 2 else None)(
+                        self.run_it('--qmp', socket)))
+                self.assertIsNone(vm.process.poll())
+            self.assertIn(' yes\n', text)
+            self.assertEqual(vm.process.returncode, 0, vm.text)
+        return text
 
-                def read(address, length):
-                    memory.seek(address - tables.RAM_BASE)
-                    return memory.read(length)
-
-                vm.wait('UEFI', lambda: tables.marked(
-                    read, tables.RAM_BASE, 512 << 20))
-                status, text = self.run_it('--qmp', socket)
-        self.assertEqual(status, 0, text)
-        self.assertRegex(text, r'gpu0 +\\_SB\.PCI0\.S..\.S00 +0000:01:00\.0 +'
+    def test_qmp(self):
+        """A VM before and after its UEFI has installed its tables."""
+        text = self.ask([512])
+        self.assertRegex(text, r'gpu0 +\\_SB\.PC20\.S00\.S00 +0000:21:00\.0 +'
                          r'0x40000000-0x5fffffff +512 MiB +0 +#1 +yes')
-        self.assertIn(f'EGM of gpu0  on {directory}/m0', text)
+        self.assertIn('EGM of gpu0  on /dev/zero', text)
+
+    def test_retired(self):
+        """Pages that would end QEMU are not touched, however many."""
+        text = self.ask([512], *((n << 20, 1) for n in range(320, 512)))
+        self.assertEqual(text.count(' withheld\n'), 192)
+
+    def test_retired_elsewhere(self):
+        """UEFI starts in the first node, whatever the last one is."""
+        text = self.ask([256, 512], *((n << 24, 1) for n in range(1, 32)))
+        self.assertIn(' withheld\n', text)
 
 
 if __name__ == '__main__':

@@ -29,6 +29,18 @@ def pci_functions(root=''):
     return functions
 
 
+def nodes(root=''):
+    """How many NUMA nodes the kernel has room for; None if it does not tell."""
+    path = pathlib.Path(f'{root}/sys/devices/system/node/possible')
+    if not path.exists():
+        return None
+    count = 0
+    for part in path.read_text().strip().split(','):
+        first, _, last = part.partition('-')
+        count += int(last or first) - int(first) + 1
+    return count
+
+
 def holes(affinities, root=''):
     """What /proc/iomem leaves out of the RAM of SRAT: (base, size)."""
     text = pathlib.Path(f'{root}/proc/iomem').read_text()

@@ -5,14 +5,18 @@ Nothing but Python is needed, so that this runs in any guest.
 """
 
 import dataclasses
-import struct
 import uuid
 
-from . import aml
+from . import aml, srat
+from .text import size_text
 
 _DSD = uuid.UUID('daffd814-6eba-4d8c-8a91-bc9bbf4aa301').bytes_le
 _HOST_BRIDGES = {'PNP0A03', 'PNP0A08', 0x030ad041, 0x080ad041}
 _PROPERTIES = ('nvidia,egm-base-pa', 'nvidia,egm-size', 'nvidia,egm-pxm')
+_GPU_MEMORY = 'nvidia,gpu-mem-'
+MIB = 1 << 20
+# Pieces in which a GPU maps EGM, the larger one with guest pages of 64 KiB.
+_LARGE, _HUGE = 2 * MIB, 512 * MIB
 
 
 @dataclasses.dataclass
@@ -26,27 +30,28 @@ class Function:
 
 
 @dataclasses.dataclass
-class Affinity:
-    """A Memory Affinity Structure of SRAT (ACPI 6.5, 5.2.16.2)."""
-    index: int          # its place among the entries of SRAT
+class Plugged:
+    """RAM that SRAT does not tell of: a DIMM."""
+    name: str
     base: int
     size: int
     pxm: int
-    enabled: bool
 
 
 @dataclasses.dataclass
 class Gpu:
     """What one GPU is told."""
     path: str           # of its ACPI Device; '' if there is none
+    bridge: aml.Device = None   # the host bridge above
     root: int = None    # number of the root bus
     chain: tuple = ()
     base: int = None    # None: there is no such property
     size: int = None
     pxm: int = None
     function: Function = None
-    affinity: Affinity = None
+    affinity: srat.Affinity = None
     problems: list = dataclasses.field(default_factory=list)
+    notes: list = dataclasses.field(default_factory=list)
 
     @property
     def label(self):
@@ -57,6 +62,11 @@ class Gpu:
             return self.function.address
         return f'{self.function.name} ({self.function.address})'
 
+    @property
+    def complete(self):
+        """Whether it has all properties."""
+        return None not in (self.base, self.size, self.pxm)
+
 
 def _is_host_bridge(device):
     """Whether a Device is a PCI host bridge; _CID can be a list."""
@@ -66,17 +76,34 @@ def _is_host_bridge(device):
 
 
 def _properties(names):
-    """EGM properties of a _DSD, or None."""
-    dsd = names.get('_DSD')
-    if not isinstance(dsd, list):
-        return None
-    for kind, content in zip(dsd[::2], dsd[1::2]):
-        if kind == _DSD and isinstance(content, list):
-            found = {p[0]: p[1] for p in content
-                     if isinstance(p, list) and len(p) == 2}
-            if any(p in found for p in _PROPERTIES):
-                return found
-    return None
+    """Device properties of a _DSD."""
+    found, dsd = {}, names.get('_DSD')
+    if isinstance(dsd, list):
+        for kind, content in zip(dsd[::2], dsd[1::2]):
+            if kind == _DSD and isinstance(content, list):
+                found.update({p[0]: p[1] for p in content
+                              if isinstance(p, list) and len(p) == 2 and
+                              isinstance(p[0], str)})
+    return found
+
+
+def _find_bridge(gpu, by_path):
+    """Go up from a GPU to its host bridge."""
+    parts, chain = gpu.path.split('.'), []
+    for i in range(len(parts), 0, -1):
+        path = '.'.join(parts[:i])
+        step = by_path.get(path)
+        if step and _is_host_bridge(step):
+            gpu.bridge, gpu.root = step, step.names.get('_BBN', 0)
+            break
+        if not step or '_ADR' not in step.names:
+            gpu.problems.append(f'{path} has no _ADR: Linux does not bind it to '
+                                'a PCI function' if step else
+                                f'{path} is no Device: there is no PCI host '
+                                'bridge above')
+            break
+        chain.insert(0, step.names['_ADR'])
+    gpu.chain = tuple(chain)
 
 
 def _gpus(devices):
@@ -84,7 +111,7 @@ def _gpus(devices):
     by_path = {d.path: d for d in devices}
     for device in devices:
         found = _properties(device.names)
-        if found is None:
+        if not any(p in found for p in _PROPERTIES):
             continue
         gpu = Gpu(device.path)
         gpu.base, gpu.size, gpu.pxm = (
@@ -93,56 +120,18 @@ def _gpus(devices):
         for name, value in zip(_PROPERTIES, (gpu.base, gpu.size, gpu.pxm)):
             if value is None:
                 gpu.problems.append(f'there is no integer {name}')
-        parts, chain = device.path.split('.'), []
-        for i in range(len(parts), 0, -1):
-            step = by_path.get('.'.join(parts[:i]))
-            if step and _is_host_bridge(step):
-                gpu.root = step.names.get('_BBN', 0)
-                break
-            if step and '_ADR' in step.names:
-                chain.insert(0, step.names['_ADR'])
-            else:
-                path = '.'.join(parts[:i])
-                gpu.problems.append(f'{path} has no _ADR: Linux does not bind '
-                                    'it to a PCI function' if step else
-                                    f'{path} is no Device: there is no PCI host '
-                                    'bridge above')
-                break
-        gpu.chain = tuple(chain)
+        _find_bridge(gpu, by_path)
         yield gpu
 
 
-def _srat(table):
-    """Memory affinities, and domains with a Generic Initiator."""
-    affinities, initiators = [], set()
-    at, index = 48, 0
-    while table and at + 2 <= len(table):
-        kind, length = table[at], table[at + 1]
-        if length < 2 or at + length > len(table):
-            break
-        entry = table[at:at + length]
-        if kind == 1 and length >= 40:
-            pxm, base, size, flags = struct.unpack_from('<I2xQQ4xI', entry, 2)
-            affinities.append(Affinity(index, base, size, pxm, bool(flags & 1)))
-        elif kind == 5 and length >= 32:
-            pxm, flags = struct.unpack_from('<I16xI', entry, 4)
-            if flags & 1:
-                initiators.add(pxm)
-        at += length
-        index += 1
-    return affinities, initiators
-
-
-def _check_range(gpu, affinities, initiators):
-    """What is wrong with the memory that a GPU is told of."""
-    if None in (gpu.base, gpu.size, gpu.pxm):
-        return
+def _check_range(gpu, affinities):
+    """Whether SRAT has the memory that a GPU is told of."""
     if gpu.size == 0:
         gpu.problems.append('the size is 0: EGM is disabled')
         return
     own = [a for a in affinities if a.pxm == gpu.pxm]
     inside = [a for a in own if a.base <= gpu.base and
-              gpu.base + gpu.size <= a.base + a.size]
+              gpu.base + gpu.size <= a.end]
     if not own:
         gpu.problems.append(f'SRAT has no memory of proximity domain {gpu.pxm}:'
                             ' the driver finds no node')
@@ -153,10 +142,77 @@ def _check_range(gpu, affinities, initiators):
         gpu.problems.append(f'SRAT entry #{inside[0].index} is not enabled')
     else:
         gpu.affinity = inside[0]
-    if gpu.pxm in initiators:
-        gpu.problems.append(
-            f'a Generic Initiator is in proximity domain {gpu.pxm}: a driver '
-            "would take this RAM for a GPU's own memory")
+
+
+def _check_bridge(gpu):
+    """Linux takes the node of a GPU from its host bridge, the driver the memory
+    from that."""
+    domain = gpu.bridge.names.get('_PXM')
+    if domain is None:
+        gpu.problems.append(f'{gpu.bridge.path} has no _PXM: Linux gives the GPU '
+                            'no NUMA node, and its driver uses no EGM')
+    elif domain != gpu.pxm:
+        gpu.problems.append(f'{gpu.bridge.path} has _PXM {domain}: the driver '
+                            f'takes the memory of domain {domain} for EGM, not '
+                            f'of {gpu.pxm}; the GPU would use wrong memory')
+
+
+def _check_node(gpu, affinities, plugged):
+    """Every page of the node counts as EGM, also outside of the range."""
+    end = gpu.base + gpu.size
+    ram = [(f'SRAT entry #{a.index}', a.base, a.end, a.hot_pluggable)
+           for a in affinities if a.enabled and a.pxm == gpu.pxm] + \
+        [(p.name, p.base, p.base + p.size, False)
+         for p in plugged if p.pxm == gpu.pxm]
+    for name, first, last, hot in ram:
+        for low, high in ((first, min(last, gpu.base)), (max(first, end), last)):
+            if low >= high:
+                continue
+            where = f'{name}, {low:#x}-{high - 1:#x}, '
+            if hot:
+                gpu.notes.append(
+                    f'{where}is room to plug memory into proximity domain '
+                    f'{gpu.pxm}: the GPU would take it for EGM')
+            else:
+                gpu.problems.append(
+                    f'{where}is RAM of proximity domain {gpu.pxm} outside of the '
+                    'range: the GPU takes it for EGM')
+
+
+def _check_alignment(gpu, affinities):
+    """A GPU maps EGM in large pieces."""
+    def hint(unit):
+        for a in sorted(affinities, key=lambda a: a.base):
+            if a.enabled and a.end <= gpu.base and a.size % unit:
+                return (f'; make the size of node {a.pxm}, {size_text(a.size)}, a '
+                        f'multiple of {size_text(unit)}')
+        return ''
+
+    if gpu.base % _LARGE:
+        gpu.problems.append(f'the base {gpu.base:#x} is no multiple of 2 MiB: '
+                            "the GPU's large pages break" + hint(_LARGE))
+    elif gpu.base % _HUGE:
+        gpu.notes.append(f'the base {gpu.base:#x} is no multiple of 512 MiB: '
+                         'guests with pages of 64 KiB lose large pages'
+                         + hint(_HUGE))
+
+
+def _check_initiators(gpu, table):
+    """The driver takes nodes of initiators for the GPU's own memory."""
+    for i in table.initiators:
+        if gpu.function and i.address != gpu.function.address:
+            continue
+        # Without PCI addresses it can be of another device.
+        told, whose = (gpu.problems, '') if gpu.function else \
+            (gpu.notes, 'if it is of this GPU, ')
+        if i.pxm not in table.domains:
+            told.append(f'Generic Initiator #{i.index} is in proximity domain '
+                        f'{i.pxm}, which has no node: {whose}the driver drops '
+                        'all initiators of the GPU')
+        elif i.enabled and i.pxm == gpu.pxm:
+            told.append(f'Generic Initiator #{i.index} is in proximity domain '
+                        f'{i.pxm}: {whose}the driver takes this RAM for the '
+                        "GPU's own memory")
 
 
 def _match(gpus, functions):
@@ -164,13 +220,13 @@ def _match(gpus, functions):
     for gpu in gpus:
         gpu.function = next((f for f in functions if
                              (f.root, f.chain) == (gpu.root, gpu.chain)), None)
-        if not gpu.function and not gpu.problems:
+        if not gpu.function and gpu.bridge:
             gpu.problems.append('its _ADR lead to no PCI function')
     matched = [g.function for g in gpus]
     for function in functions:
         if not function.gpu or function in matched:
             continue
-        gpu = Gpu('', function.root, function.chain, function=function)
+        gpu = Gpu('', None, function.root, function.chain, function=function)
         gpu.problems.append('it has no ACPI companion with EGM properties: the '
                             'driver runs without EGM')
         gpus.append(gpu)
@@ -209,109 +265,53 @@ class Report:
         return not self.problems and not any(g.problems for g in self.gpus)
 
 
-def analyse(tables, functions=None):
+def _problems_of_all(tables, devices, gpus, domains, nodes):
+    """What is not of one GPU."""
+    if not any(tables.get(name) for name in ('DSDT', 'SSDT')):
+        yield 'there is no DSDT'
+    if not tables.get('SRAT'):
+        yield 'there is no SRAT: there are no proximity domains'
+    if not gpus:
+        yield 'no Device has EGM properties'
+    for pxm in sorted({g.pxm for g in gpus if g.pxm is not None}):
+        if len({(g.base, g.size) for g in gpus if g.pxm == pxm}) > 1:
+            yield (f'the GPUs of proximity domain {pxm} are told different '
+                   'ranges')
+    for device in devices:
+        for name in _properties(device.names):
+            if name.startswith(_GPU_MEMORY):
+                yield (f'{device.path}: {name} overrides what the driver finds '
+                       'itself')
+    if nodes is not None and nodes < len(domains):
+        yield (f'SRAT has {len(domains)} proximity domains, and this kernel has '
+               f'{nodes} nodes: a GPU with an initiator in one of the others '
+               'loses all of its initiators')
+
+
+def analyse(tables, functions=None, plugged=(), nodes=None):
     """Report about tables, a dictionary of bytes by signature; SSDT: a list.
 
     functions: the PCI functions of the guest, if they are known
+    plugged: RAM that SRAT does not tell of
+    nodes: how many the guest's kernel has, if that is known
     """
-    code = [t for t in [tables.get('DSDT'), *tables.get('SSDT', [])] if t]
-    devices, notes = aml.read(*code)
-    affinities, initiators = _srat(tables.get('SRAT'))
-    gpus, problems = list(_gpus(devices)), []
-    if not code:
-        problems.append('there is no DSDT')
-    if not tables.get('SRAT'):
-        problems.append('there is no SRAT: there are no proximity domains')
-    for gpu in gpus:
-        _check_range(gpu, affinities, initiators)
+    devices, notes = aml.read(*(t for t in [tables.get('DSDT'),
+                                            *tables.get('SSDT', [])] if t))
+    table = srat.read(tables.get('SRAT'))
+    gpus = list(_gpus(devices))
     if functions is not None:
         _match(gpus, functions)
-        for gpu in gpus:
-            if not gpu.path:
-                _explain_missing(gpu, devices)
-    if not gpus:
-        problems.append('no Device has EGM properties')
-    for pxm in sorted({g.pxm for g in gpus if g.pxm is not None}):
-        told = {(g.base, g.size) for g in gpus if g.pxm == pxm}
-        if len(told) > 1:
-            problems.append(f'the GPUs of proximity domain {pxm} are told '
-                            'different ranges')
-    return Report(gpus, affinities, problems, notes)
-
-
-def size_text(size):
-    """1536 -> 1536 B, 1 << 30 -> 1 GiB."""
-    for unit in ('B', 'KiB', 'MiB', 'GiB'):
-        if size % 1024 or size == 0:
-            return f'{size} {unit}'
-        size //= 1024
-    return f'{size} TiB'
-
-
-def _row(gpu):
-    """A line of the table of GPUs."""
-    where, size, node, entry = '-', '-', '-', 'none'
-    if gpu.base is not None and gpu.size:
-        where = f'{gpu.base:#x}-{gpu.base + gpu.size - 1:#x}'
-    if gpu.size is not None:
-        size = size_text(gpu.size)
-    if gpu.pxm is not None:
-        node = str(gpu.pxm)
-    if gpu.affinity:
-        entry = f'#{gpu.affinity.index}'
-    name = gpu.function.name if gpu.function else ''
-    address = gpu.function.address if gpu.function else '-'
-    return (name or '-', gpu.path or '-', address, where, size, node, entry,
-            'no' if gpu.problems else 'yes')
-
-
-def _table(rows):
-    """Lines of aligned columns."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return ['  '.join(f'{cell:{width}}' for cell, width in
-                      zip(row, widths)).rstrip() for row in rows]
-
-
-def memory_map(report, backing=None, holes=()):
-    """Lines that show guest-physical memory.
-
-    backing: what the memory of a domain is on the host, by domain
-    holes: (base, size) that the guest is not told to be RAM
-    """
-    lines = []
-    for affinity in sorted(report.affinities, key=lambda a: a.base):
-        if not affinity.enabled or not affinity.size:
+    for gpu in gpus:
+        if not gpu.path:
+            _explain_missing(gpu, devices)
+        if not gpu.complete:
             continue
-        last = affinity.base + affinity.size - 1
-        gpus = [g.function.name or g.label if g.function else g.label
-                for g in report.gpus if g.pxm == affinity.pxm]
-        text = (f'{affinity.base:#014x}-{last:#014x}  '
-                f'{size_text(affinity.size):>8}  node {affinity.pxm}')
-        if gpus:
-            text += f'  EGM of {", ".join(gpus)}'
-        if (backing or {}).get(affinity.pxm):
-            text += f'  on {backing[affinity.pxm]}'
-        lines.append(text)
-        for base, size in holes:
-            if affinity.base <= base <= last:
-                lines.append(f'  {base:#014x}-{base + size - 1:#014x}  '
-                             f'{size_text(size):>6}  withheld')
-    return lines
-
-
-def text(report, backing=None, holes=()):
-    """The whole report, as lines."""
-    lines = []
-    if report.gpus:
-        lines += _table([('GPU', 'ACPI path', 'PCI address', 'EGM range', 'size',
-                          'node', 'SRAT', 'usable'),
-                         *(_row(g) for g in report.gpus)])
-    picture = memory_map(report, backing, holes)
-    if picture:
-        lines += ['', 'Guest-physical memory:', *('  ' + p for p in picture)]
-    wrong = [f'{g.label}: {p}' for g in report.gpus for p in g.problems] + \
-        report.problems
-    if wrong:
-        lines += ['', *(f'problem: {p}' for p in wrong)]
-    lines += [f'note: {n}' for n in report.notes]
-    return lines
+        _check_range(gpu, table.affinities)
+        if gpu.bridge:
+            _check_bridge(gpu)
+        if gpu.affinity:
+            _check_node(gpu, table.affinities, plugged)
+            _check_alignment(gpu, table.affinities)
+        _check_initiators(gpu, table)
+    return Report(gpus, table.affinities, list(_problems_of_all(
+        tables, devices, gpus, table.domains, nodes)), notes)

@@ -6,7 +6,8 @@ import struct
 # Where RAM begins on the virt machine
 RAM_BASE = 0x40000000
 
-_CHUNK = 32 << 20
+# A table that is larger is none.
+_TABLE_MAX = 16 << 20
 
 # What the boot medium of QEMU's tests leaves at a multiple of 1 MiB, followed
 # by the addresses of the RSDP of ACPI 1.0 and 2.0.
@@ -19,24 +20,14 @@ def _valid(data):
         sum(data[:20]) & 0xff == 0 and sum(data[:36]) & 0xff == 0
 
 
-def scan(read, base, size):
-    """The address of the RSDP in guest RAM, or None.
-
-    read(address, length) gives guest memory. UEFI puts the RSDP near the end of
-    the RAM that it uses, so the search begins at the end of the first 3 GiB.
-    """
-    middle = base + min(size, 3 << 30)
-    chunks = list(range(base, middle, _CHUNK))[::-1] + \
-        list(range(middle, base + size, _CHUNK))
-    for start in chunks:
-        # Some more, for one that begins at the end of a chunk
-        data = read(start, min(_CHUNK + 36, base + size - start))
-        at = data.find(b'RSD PTR ')
-        while at >= 0:
-            if _valid(data[at:at + 36]):
-                return start + at
-            at = data.find(b'RSD PTR ', at + 1)
-    return None
+def find(memory):
+    """The offsets of RSDPs in a piece of guest memory. There can be an older one
+    that leads nowhere, as firmware frees what it has read from QEMU."""
+    at = memory.find(b'RSD PTR ')
+    while at >= 0:
+        if _valid(memory[at:at + 36]):
+            yield at
+        at = memory.find(b'RSD PTR ', at + 1)
 
 
 def marked(read, start, length):
@@ -58,17 +49,22 @@ def read(memory, rsdp):
     """
     def table(address):
         length, = struct.unpack('<I', memory(address + 4, 4))
-        return memory(address, length)
+        data = memory(address, length) if 36 <= length <= _TABLE_MAX else b'?'
+        if sum(data) & 0xff:
+            raise ValueError(f'there is no ACPI table at {address:#x}')
+        return data
 
     xsdt = table(struct.unpack('<Q', memory(rsdp + 24, 8))[0])
     found = {}
     for address, in struct.iter_unpack('<Q', xsdt[36:]):
         data = table(address)
-        name = data[:4].decode()
+        name = data[:4].decode('ascii', 'replace')
         if name == 'SSDT':
             found.setdefault(name, []).append(data)
         else:
             found[name] = data
+    if 'FACP' not in found:
+        raise ValueError('the XSDT names no FADT')
     fadt = found['FACP']
     dsdt, = struct.unpack('<Q', fadt[140:148])
     found['DSDT'] = table(dsdt or struct.unpack('<I', fadt[40:44])[0])

@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Text for people: sizes and tables."""
+
+
+def size_text(size):
+    """1536 -> 1536 B, 1 << 30 -> 1 GiB."""
+    for unit in ('B', 'KiB', 'MiB', 'GiB'):
+        if size % 1024 or size == 0:
+            return f'{size} {unit}'
+        size //= 1024
+    return f'{size} TiB'
+
+
+def table(rows):
+    """Lines of aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return ['  '.join(f'{cell:{width}}' for cell, width in
+                      zip(row, widths)).rstrip() for row in rows]
