@@ -274,24 +274,6 @@ static HostMemoryBackend *egm_find_backend(const MemoryRegion *mr)
     return backend && backend->egm ? backend : NULL;
 }
 
-void egm_explain_dma_map(const MemoryRegion *mr, bool iommufd,
-                         Error *const *errp)
-{
-    const HostMemoryBackend *backend = egm_find_backend(mr);
-
-    if (!backend) {
-        return;
-    }
-    error_append_hint(errp, "This RAM is EGM region %s.\n",
-                      backend->egm->name);
-    if (iommufd) {
-        error_append_hint(errp, "iommufd cannot map it for DMA, VFIO type1 "
-                          "can: use the vfio-pci device without iommufd=..., "
-                          "or a kernel and driver that export the region as a "
-                          "dma-buf.\n");
-    }
-}
-
 int egm_replay_good(const MemoryRegionSection *section, EgmSectionFn *fn,
                     void *opaque)
 {

@@ -88,15 +88,6 @@ void egm_backend_release(HostMemoryBackend *backend);
 void egm_backend_explain_map(HostMemoryBackend *backend, const char *mem_path,
                              Error **errp);
 
-/**
- * egm_explain_dma_map:
- * @mr: a memory region that could not be mapped for DMA
- * @iommufd: whether it was to be mapped with iommufd
- * @errp: the error, to which is added what to do if @mr is an EGM region
- */
-void egm_explain_dma_map(const MemoryRegion *mr, bool iommufd,
-                         Error *const *errp);
-
 typedef int EgmSectionFn(MemoryRegionSection *section, void *opaque);
 
 /**
