@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A VM as a domain of libvirt, with the memory model that this repository adds."""
+
+import os
+import xml.etree.ElementTree as ET
+
+from .qemu import TCG_CPU, disk_format
+from .text import number_list
+
+
+def _add(parent, tag, text=None, **attributes):
+    """A new element; attributes that are no strings become some."""
+    element = ET.SubElement(parent, tag, {k: str(v) for k, v in
+                                          attributes.items()})
+    element.text = None if text is None else str(text)
+    return element
+
+
+def _address(parent, bus, slot=0):
+    _add(parent, 'address', type='pci', domain='0x0000', bus=f'{bus:#04x}',
+         slot=f'{slot:#04x}', function='0x0')
+
+
+def _kib(parent, tag, size):
+    _add(parent, tag, size >> 10, unit='KiB')
+
+
+def _cells(numa, vm):
+    sockets = {s.node: s for s in vm.sockets}
+    nodes = [*sockets, *(n for gpu in vm.gpus for n in gpu.initiators)]
+    for node in nodes:
+        cell = _add(numa, 'cell', id=node)
+        if node in sockets:
+            cell.set('cpus', number_list(sockets[node].cpus))
+        cell.set('memory', str(sockets[node].size >> 10 if node in sockets else 0))
+        cell.set('unit', 'KiB')
+        if vm.distances:
+            distances = _add(cell, 'distances')
+            for other in nodes:
+                _add(distances, 'sibling', id=other, value=10 if other == node else
+                     vm.distances[min(node, other), max(node, other)])
+
+
+def _bridges(devices, vm):
+    """What devices name as bus is the index of a controller: first the root, then
+    the pxbs, then the root ports in the order of the GPUs."""
+    root = _add(devices, 'controller', type='pci', index=0, model='pcie-root')
+    if vm.mmio:
+        _kib(root, 'pcihole64', vm.mmio)
+    for i, s in enumerate(vm.sockets, 1):
+        pxb = _add(devices, 'controller', type='pci', index=i,
+                   model='pcie-expander-bus')
+        _add(_add(pxb, 'target', busNr=s.bus), 'node', s.node)
+        _address(pxb, 0, i)
+    for i, s in enumerate(vm.sockets, 1):
+        for gpu in s.gpus:
+            port = _add(devices, 'controller', type='pci',
+                        index=_bus(vm, gpu), model='pcie-root-port')
+            _add(port, 'target', chassis=gpu.chassis, port=f'{gpu.slot << 3:#x}')
+            _address(port, i, gpu.slot)
+
+
+def _bus(vm, gpu):
+    """The index of the controller that a GPU is on."""
+    return len(vm.sockets) + 1 + vm.gpus.index(gpu)
+
+
+def _gpus(devices, vm, iommufd):
+    for gpu in vm.gpus:
+        device = _add(devices, 'hostdev', mode='subsystem', type='pci',
+                      managed='no')
+        driver = _add(device, 'driver', name='vfio')
+        if iommufd:
+            driver.set('iommufd', 'yes')
+        domain, bus, rest = gpu.host.address.split(':')
+        _add(_add(device, 'source'), 'address', domain=f'0x{domain}',
+             bus=f'0x{bus}', slot=f'0x{rest[:2]}', function=f'0x{rest[3]}')
+        _add(device, 'alias', name=f'ua-{gpu.name}')
+        if gpu.initiators:
+            _add(device, 'acpi', nodeset=number_list(gpu.initiators))
+        _address(device, _bus(vm, gpu))
+
+
+def _memory(devices, vm):
+    for s in vm.sockets:
+        for gpu in s.gpus:
+            memory = _add(devices, 'memory', model='egm', access='shared')
+            _add(_add(memory, 'source'), 'path', s.region.path)
+            target = _add(memory, 'target')
+            _kib(target, 'size', s.size)
+            _add(target, 'node', s.node)
+            _add(target, 'pciDev', f'ua-{gpu.name}')
+
+
+def _rest(devices, vm, disk, net):
+    if disk:
+        drive = _add(devices, 'disk', type='file', device='disk')
+        _add(drive, 'driver', name='qemu', type=disk_format(disk))
+        _add(drive, 'source', file=disk)
+        _add(drive, 'target', dev='vda', bus='virtio')
+        _address(drive, 0, len(vm.sockets) + 1)
+    if net != 'none':
+        interface = _add(devices, 'interface',
+                         type='user' if net == 'user' else 'bridge')
+        if net != 'user':
+            _add(interface, 'source', bridge=net)
+        _add(interface, 'model', type='virtio')
+        _address(interface, 0, len(vm.sockets) + 2)
+    _add(devices, 'console', type='pty')
+
+
+def domain(vm, *, emulator, accel, iommufd, name='egm', disk=None, net='user'):
+    """Domain XML, as text."""
+    top = ET.Element('domain', type='kvm' if accel == 'kvm' else 'qemu')
+    _add(top, 'name', name)
+    _kib(top, 'memory', vm.size)
+    _add(top, 'vcpu', vm.cpus, placement='static')
+    system = _add(top, 'os')
+    _add(system, 'type', 'hvm', arch='aarch64', machine='virt')
+    _add(system, 'loader', emulator.firmware, readonly='yes', type='pflash',
+         format='raw')
+    features = _add(top, 'features')
+    _add(features, 'acpi')
+    _add(features, 'gic', version=3)
+    _add(features, 'ras', state='on')
+    if accel == 'kvm':
+        cpu = _add(top, 'cpu', mode='host-passthrough')
+    else:
+        cpu = _add(top, 'cpu', mode='custom', match='exact', check='none')
+        _add(cpu, 'model', TCG_CPU)
+    _add(cpu, 'topology', sockets=len(vm.sockets), dies=1, clusters=1,
+         cores=vm.cpus // len(vm.sockets), threads=1)
+    _cells(_add(cpu, 'numa'), vm)
+    devices = _add(top, 'devices')
+    _add(devices, 'emulator', os.path.abspath(emulator.path))
+    _bridges(devices, vm)
+    _gpus(devices, vm, iommufd)
+    _memory(devices, vm)
+    _rest(devices, vm, disk, net)
+    ET.indent(top)
+    return ET.tostring(top, encoding='unicode')
