@@ -32,6 +32,7 @@ class Case(unittest.TestCase):
         self.addCleanup(self.tmp.cleanup)
         self.root = pathlib.Path(self.tmp.name)
         self.root.chmod(0o755)
+        self.notes = []
 
     def run_it(self, *args, **keywords):
         """egm-vm on this host: exit status, output."""
@@ -43,10 +44,13 @@ class Case(unittest.TestCase):
         return run.returncode, run.stdout
 
     def succeeds(self, *args, **keywords):
-        """The output; its first lines are in any failure."""
+        """The output, without notes, which are kept."""
         status, text = self.run_it(*args, **keywords)
         self.assertEqual(status, 0, text)
-        return text
+        lines = text.splitlines(keepends=True)
+        self.notes = [] if not args else \
+            [line for line in lines if line.startswith('note: ')]
+        return ''.join(line for line in lines if line not in self.notes)
 
     def refused(self, *messages, args=('qemu',)):
         """Just these errors."""
@@ -102,6 +106,8 @@ class Findings(Case):
         self.found(('problem', 'the firmware has set no memory aside', ''))
         self.assertEqual(self.run_it()[0], 1)
         self.refused('this host has no EGM region')
+        made.region(4, 64 * MIB, [])
+        self.refused('no EGM region of this host has a GPU')
 
     def test_unbound(self):
         """A GPU that a host driver has, and one that none has."""
@@ -329,6 +335,18 @@ class Refusals(Case):
             self.assertEqual(status, 1, text)
             self.assertIn(message, text)
 
+    def test_notes(self):
+        """What is right, but may not be what was wanted."""
+        self.succeeds('qemu', '--memory', '1G')
+        self.assertEqual(self.notes, [])
+        self.succeeds('qemu', '--memory', '1026M')
+        self.assertEqual(len(self.notes), 1)
+        self.assertIn('1026 MiB of egm4 are no multiple of 512 MiB', self.notes[0])
+        self.assertIn('--memory 1024M does not', self.notes[0])
+        self.succeeds('svg', '--gpus', '0009:01:00.0')
+        self.assertEqual(len(self.notes), 1)
+        self.assertIn('no other VM can have egm4 with 0008:01:00.0', self.notes[0])
+
     def test_cpus(self):
         """So many that each socket has as many as the others."""
         for count, near in (('5', 4), ('1', 2), ('0', 2)):
@@ -539,7 +557,8 @@ class Documents(Case):
         grace.Host(self.root, **EXAMPLE)
         readme = (TOP / 'README.md').read_text()
         for what in ([], ['qemu', '--gpus', '9:1:0.0']):
-            shown = self.succeeds(*what)
+            status, shown = self.run_it(*what)
+            self.assertEqual(status, 0, shown)
             shown = shown.replace(str(self.root), '').replace(
                 str(QEMU), 'qemu-system-aarch64')
             shown = re.sub(r'file=\S*/edk2', 'file=/usr/local/share/qemu/edk2', shown)

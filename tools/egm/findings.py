@@ -2,8 +2,8 @@
 """What a host lacks for a VM on EGM, with the command that mends it."""
 
 import dataclasses
-import getpass
 import os
+import pwd
 
 from . import plan
 from .text import size_text, table
@@ -30,8 +30,9 @@ def note(text, command=''):
 def _permission(host, path, use):
     """Whether this user may open a device."""
     if os.path.exists(host.path(path)) and not host.may_use(path):
-        yield problem(f'{getpass.getuser()} may not open {path}, {use}',
-                      f'setfacl -m u:{getpass.getuser()}:rw {path}')
+        user = pwd.getpwuid(os.geteuid()).pw_name
+        yield problem(f'{user} may not open {path}, {use}',
+                      f'setfacl -m u:{user}:rw {path}')
 
 
 def _regions(host):

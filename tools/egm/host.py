@@ -65,6 +65,7 @@ class Host:
     cpus: dict              # node: how many
     arch: str
     page_size: int          # 0: unknown
+    holders: dict           # device: ids of processes that have it open or mapped
 
     def path(self, name):
         """A file of the host."""
@@ -96,15 +97,7 @@ class Host:
 
     def users(self, name):
         """Who has a device open or mapped, as far as this user may see."""
-        found = set()
-        for process in pathlib.Path(self.path('/proc')).glob('[0-9]*'):
-            try:
-                if any(os.readlink(fd) == name for fd in
-                       (process / 'fd').iterdir()) or \
-                        f' {name}\n' in _text(process / 'maps', strip=False):
-                    found.add(process.name)
-            except OSError:
-                continue
+        found = set(self.holders.get(name, ()))
         # QEMU locks the device; who has a lock everybody may see.
         try:
             status = os.stat(self.path(name))
@@ -118,13 +111,12 @@ class Host:
                 for pid in sorted(found, key=int) if pid != '0']
 
 
-def _text(path, strip=True):
+def _text(path):
     """The content of a file; '' if there is none."""
     try:
-        text = pathlib.Path(path).read_text(errors='replace')
+        return pathlib.Path(path).read_text(errors='replace').strip()
     except OSError:
         return ''
-    return text.strip() if strip else text
 
 
 def _number(path, base=0):
@@ -187,6 +179,21 @@ def _regions(root):
                      [g for a in addresses for g in _gpus(root, a)], [])
 
 
+def _holders(root):
+    """The processes that have devices of EGM or vfio open or mapped."""
+    found = {}
+    for process in pathlib.Path(f'{root}/proc').glob('[0-9]*'):
+        names = set(re.findall(r' (/dev/egm\w+)$', _text(process / 'maps'), re.M))
+        try:
+            names.update(os.readlink(fd) for fd in (process / 'fd').iterdir())
+        except OSError:
+            pass            # it is gone, or another user's
+        for name in names:
+            if name.startswith(('/dev/egm', '/dev/vfio/')):
+                found.setdefault(name, []).append(process.name)
+    return found
+
+
 def _count(cpulist):
     """How many CPUs are in a list such as 0-3,8."""
     ranges = [part.split('-') for part in cpulist.split(',') if part]
@@ -207,7 +214,7 @@ def read(root=''):
     host = Host(root, list(_regions(root)), distances,
                 {node: _count(_text(path / 'cpulist')) for node, path in nodes},
                 _text(f'{root}/proc/sys/kernel/arch') or os.uname().machine,
-                int(page.group(1)) << 10 if page else 0)
+                int(page.group(1)) << 10 if page else 0, _holders(root))
     for region in host.regions:
         region.users = host.users(f'/dev/{region.name}')
     return host

@@ -10,6 +10,8 @@ from .text import size_text
 MIB, GIB = 1 << 20, 1 << 30
 # GPUs map EGM in pieces of this size.
 LARGE_PAGE = 2 * MIB
+# In guests with pages of 64 KiB, also of this size.
+_HUGE_PAGE = 512 * MIB
 # The window that virt has without being asked.
 _MMIO = 512 * GIB
 # The driver of Grace GPUs adds their memory as BARs that sysfs does not show.
@@ -107,6 +109,8 @@ def _choose(host, names):
     """The GPUs of a VM by region: [(region, [GPU])]."""
     if not host.regions:
         raise Refused('this host has no EGM region; egm-vm alone tells why')
+    if not host.gpus:
+        raise Refused('no EGM region of this host has a GPU')
     if names == 'all':
         return [(r, list(r.gpus)) for r in host.regions if r.gpus]
     wanted, reasons = [_address(n) for n in names.split(',')], []
@@ -118,7 +122,7 @@ def _choose(host, names):
             reasons.append(f'GPU {name} has virtual functions: name some of them: '
                            f'{", ".join(parts)}' if parts else
                            f'{name} is no GPU of an EGM region; there are '
-                           f'{", ".join(g.address for g in host.gpus) or "none"}')
+                           f'{", ".join(g.address for g in host.gpus)}')
     if reasons:
         raise Refused(*dict.fromkeys(reasons))
     chosen = [(r, [g for g in r.gpus if g.address in wanted])
@@ -183,6 +187,44 @@ def _distances(host, sockets):
             for a, s, step in nodes for b, t, other in nodes if a < b}
 
 
+def _counts(sockets, gpus, cpus, initiators):
+    """Reasons against these numbers."""
+    if cpus < sockets or cpus % sockets:
+        yield (f'--cpus {cpus} cannot be divided among {sockets} sockets; '
+               f'{max(sockets, cpus - cpus % sockets)} can')
+    if not 0 <= initiators <= 8:
+        yield f'--initiators {initiators}: a GPU has 0 to 8'
+    number = sum(gpus)
+    if sockets + number * initiators > _MAX_NODES:
+        yield (f'{sockets} sockets and {number} GPUs with {initiators} nodes each '
+               f'are more than {_MAX_NODES} NUMA nodes')
+    if sockets > 256 // _BUSES - 1 or max(gpus) >= _BUSES:
+        yield (f'{number} GPUs on {sockets} sockets need more PCI buses than there '
+               'are')
+
+
+def _window(gpu):
+    """What the root port of a GPU has to have room for."""
+    size = max(gpu.window, _GRACE_WINDOW) if gpu.vendor == _NVIDIA else gpu.window
+    return _power_of_2(size) if size else 0
+
+
+def _sockets(chosen, sizes, cpus, initiators):
+    """Sockets are the first nodes; the nodes of initiators come after them."""
+    share, sockets, index = cpus // len(chosen), [], 0
+    for i, ((region, members), size) in enumerate(zip(chosen, sizes)):
+        socket = Socket(i, region, size, range(i * share, (i + 1) * share),
+                        f'pxb{i}', _BUSES * (i + 1), [])
+        for slot, member in enumerate(members):
+            first = len(chosen) + index * initiators
+            socket.gpus.append(Gpu(
+                f'gpu{index}', member, f'rp{index}', slot, index + 1,
+                _window(member), list(range(first, first + initiators))))
+            index += 1
+        sockets.append(socket)
+    return sockets
+
+
 def make(host, gpus='all', memory='all', cpus=None, initiators=8, stand_in=False):
     """A VM, or Refused.
 
@@ -193,50 +235,33 @@ def make(host, gpus='all', memory='all', cpus=None, initiators=8, stand_in=False
     stand_in: whether something else takes the place of the GPUs
     """
     chosen = _choose(host, gpus)
-    reasons = list(_check(host, chosen, stand_in))
-    sizes = []
-    for region, _ in chosen:
-        size, reason = _size(region, memory)
-        sizes.append(size)
-        if reason and reason not in reasons:
-            reasons.append(reason)
-    count = len(chosen)
-    number = sum(len(g) for _, g in chosen)
-    if not number:
-        reasons.append('no EGM region has a GPU')
     if cpus is None:
-        cpus = sum(host.cpus.get(r.node, 1) for r, _ in chosen)
-        cpus = max(count, cpus - cpus % max(count, 1))
-    elif count and (cpus < count or cpus % count):
-        near = max(count, cpus - cpus % count)
-        reasons.append(f'--cpus {cpus} cannot be divided among {count} sockets; '
-                       f'{near} can')
-    if not 0 <= initiators <= 8:
-        reasons.append(f'--initiators {initiators}: a GPU has 0 to 8')
-    if count + number * initiators > _MAX_NODES:
-        reasons.append(f'{count} sockets and {number} GPUs with {initiators} nodes '
-                       f'each are more than {_MAX_NODES} NUMA nodes')
-    if count > 256 // _BUSES - 1 or any(len(g) >= _BUSES for _, g in chosen):
-        reasons.append(f'{number} GPUs on {count} sockets need more PCI buses '
-                       'than there are')
+        cpus = sum(host.cpus.get(region.node, 1) for region, _ in chosen)
+        cpus = max(cpus - cpus % len(chosen), len(chosen))
+    sizes = [_size(region, memory) for region, _ in chosen]
+    reasons = [*_check(host, chosen, stand_in),
+               *(reason for _, reason in sizes if reason),
+               *_counts(len(chosen), [len(g) for _, g in chosen], cpus, initiators)]
     if reasons:
-        raise Refused(*reasons)
-
-    sockets, index, node = [], 0, count
-    for i, ((region, members), size) in enumerate(zip(chosen, sizes)):
-        share = cpus // count
-        socket = Socket(i, region, size, range(i * share, (i + 1) * share),
-                        f'pxb{i}', _BUSES * (i + 1), [])
-        for slot, member in enumerate(members):
-            window = max(member.window, _GRACE_WINDOW) \
-                if member.vendor == _NVIDIA else member.window
-            socket.gpus.append(Gpu(
-                f'gpu{index}', member, f'rp{index}', slot, index + 1,
-                _power_of_2(window) if window else 0,
-                list(range(node, node + initiators))))
-            index, node = index + 1, node + initiators
-        sockets.append(socket)
+        raise Refused(*dict.fromkeys(reasons))
+    sockets = _sockets(chosen, [size for size, _ in sizes], cpus, initiators)
     # Some more, for what else is on the bus.
     need = sum(g.window for s in sockets for g in s.gpus) + 64 * GIB
     return Vm(sockets, _power_of_2(need) if need > _MMIO else 0,
               _distances(host, sockets))
+
+
+def notes(vm):
+    """What is right, but may not be what was wanted."""
+    for socket in vm.sockets:
+        if socket is not vm.sockets[-1] and socket.size % _HUGE_PAGE:
+            near = socket.size - socket.size % _HUGE_PAGE
+            yield (f'{size_text(socket.size)} of {socket.region.name} are no multiple '
+                   'of 512 MiB: guests with pages of 64 KiB lose large pages on the '
+                   'next socket' + (f'; --memory {near // MIB}M does not' if near
+                                    else ''))
+        others = [g.address for g in socket.region.gpus
+                  if g not in [own.host for own in socket.gpus]]
+        if others:
+            yield (f'no other VM can have {socket.region.name} with '
+                   f'{", ".join(others)}: a region belongs to one VM')

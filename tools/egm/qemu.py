@@ -40,7 +40,8 @@ def _nodes(vm):
                           f'mem-path={_value(s.region.path)},'
                           f'size={size_short(s.size)},share=on,prealloc=on')
     for s in vm.sockets:
-        yield '-numa', f'node,nodeid={s.node},cpus={number_list(s.cpus)},memdev=m{s.node}'
+        yield '-numa', (f'node,nodeid={s.node},cpus={number_list(s.cpus)},'
+                        f'memdev=m{s.node}')
     for gpu in vm.gpus:
         for node in gpu.initiators:
             yield '-numa', f'node,nodeid={node}'
