@@ -1,7 +1,8 @@
 # Readers of patches/series, and of the port that a base needs. Lines of the
 # series:
 #
-#   name.patch        a patch for QEMU's own files, in the order of the series
+#   layer/name.patch  a patch for QEMU's own files, in the order of the series;
+#                     a layer is a series of its own for qemu-devel
 #       path/file     indented: a new file of ours that travels with that patch
 #   local/name.patch  a patch that stays here and is not sent to QEMU
 #
@@ -15,7 +16,17 @@ version_of() {
         sed -n "s/^  version: '\\(.*\\)',$/\\1/p" "$1/meson.build" 2> /dev/null
 }
 
-series_patches() { sed -n 's/^\([^#[:space:]][^[:space:]]*\)$/\1/p' "$project/patches/series"; }
+# series_patches [LAYER]: all, or those of a layer
+series_patches() {
+    awk -v layer="${1:-}" '/^[^#[:space:]]+$/ {
+            mine = $1; if (!sub("/[^/]*$", "", mine)) mine = "."
+            if (layer == "" || layer == mine) print
+        }' "$project/patches/series"
+}
+# series_layers: what is sent, in order
+series_layers() { series_patches | xargs -r dirname | uniq | grep -vx local; }
+# series_branch LAYER: where it is kept
+series_branch() { echo "series/${1/#./all}"; }
 series_files()   { sed -n 's/^[[:space:]]\{1,\}\([^#[:space:]]\{1,\}\)$/\1/p' "$project/patches/series"; }
 
 # series_files_of PATCH: the new files that travel with it
@@ -73,8 +84,8 @@ tree_of() {
     echo "$tree"
 }
 
-# clone_base TREE DIRECTORY: the base of a merged tree, on branches "base" and
-# "series"; of its ten thousand files, those that the series changes
+# clone_base TREE DIRECTORY: the base of a merged tree, on branch "base"; of its ten
+# thousand files, those that the series changes
 clone_base() {
     git clone -q --shared --no-checkout "$1" "$2" 2> /dev/null
     { echo /scripts/checkpatch.pl
@@ -82,5 +93,4 @@ clone_base() {
       echo /tests/qtest/bios-tables-test-allowed-diff.h
     } | git -C "$2" sparse-checkout set --no-cone --stdin
     git -C "$2" checkout -q -b base "$(git -C "$1" rev-parse refs/egm/base)"
-    git -C "$2" checkout -q -b series
 }

@@ -92,7 +92,7 @@ place_files() {
         }
     fi
     for old in $(cat "$tree/.git/egm-links" 2> /dev/null); do
-        [ -e "$project/$old" ] || rm -rf "${tree:?}/$old"
+        series_files | grep -qxF "$old" || rm -rf "${tree:?}/$old"
     done
     for file in $(series_files); do
         [ -e "$project/$file" ] || die "patches/series names $file, which does not exist"
@@ -111,7 +111,8 @@ place_files() {
         [ "$(readlink "$tree/$file" || true)" = "$link" ] || ln -sfn "$link" "$tree/$file"
     done
     rm -rf "$scratch"
+    [ -z "${base_link:-}" ] || ln -sfn "$(realpath --relative-to="$tree" "$project")" "$tree/$base_link"
     series_files > "$tree/.git/egm-links"
-    { series_files; echo "${base_untracked:-}"; } | sed 's,^.,/&,' > "$tree/.git/info/exclude"
+    { series_files; echo "${base_untracked:-}"; echo "${base_link:-}"; } | sed 's,^.,/&,' > "$tree/.git/info/exclude"
     remember
 }
