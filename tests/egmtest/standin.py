@@ -12,7 +12,7 @@ class Zero:
     path = '/dev/zero'
 
     def __init__(self, build):
-        self.library = pathlib.Path(build) / 'tests/project/libegm_zero.so'
+        self.library = pathlib.Path(build) / 'egm/tests/project/libegm_zero.so'
 
     def __enter__(self):
         self.directory = tempfile.TemporaryDirectory(prefix='egm-zero-')

@@ -11,6 +11,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / 'tests'))
 # pylint: disable=wrong-import-position
 from egmtest import acpi, console, machine  # noqa: E402
+from egmtest.made import made  # noqa: E402
 
 RAM_BASE = 0x40000000
 BAD_LOG = re.compile(r'ACPI Error|AE_|Firmware Bug|Faking a node')
@@ -97,14 +98,13 @@ class Guest(console.Console):
     def __init__(self, build, kernel, args, keep, *, uefi=True,
                  environment=None):
         build = pathlib.Path(build)
-        files = build / 'tests/guest'
+        initrd = made(build, f'egm/tests/guest/{kernel}.initrd')
         flash = ['-drive', 'if=pflash,format=raw,readonly=on,file='
                  f'{build}/pc-bios/edk2-aarch64-code.fd']
         super().__init__(machine.Machine(build, [
             '-cpu', 'cortex-a57' if kernel.endswith('4k') else 'neoverse-n1',
             *(flash if uefi else []),
-            '-kernel', f'{files}/{kernel}.vmlinuz',
-            '-initrd', f'{files}/{kernel}.initrd',
+            '-kernel', str(initrd.with_suffix('.vmlinuz')), '-initrd', str(initrd),
             '-append', 'console=ttyAMA0 quiet log_buf_len=4M panic=-1 efi=debug',
             *args], environment=environment), keep)
 

@@ -16,6 +16,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / 'tests'))
 # pylint: disable=wrong-import-position
 from egmtest import console, machine  # noqa: E402
+from egmtest.made import made  # noqa: E402
 
 MIB = 1 << 20
 GPUS = 3
@@ -33,11 +34,11 @@ class Host(console.Console):
     """The host; a context manager."""
 
     def __init__(self, build, keep):
-        files = pathlib.Path(build) / 'tests/host'
+        initrd = made(build, 'egm/tests/host/host.initrd')
         args = ['-machine', 'q35', '-accel', 'tcg', '-cpu', 'max', '-smp', '2',
                 '-m', '2560M', '-device', 'intel-iommu',
-                '-kernel', f'{files}/host.vmlinuz',
-                '-initrd', f'{files}/host.initrd',
+                '-kernel', str(initrd.with_suffix('.vmlinuz')),
+                '-initrd', str(initrd),
                 '-append', 'console=ttyS0 quiet panic=-1 intel_iommu=on '
                 f'memmap={sum(size for _, size in REGIONS.values())}'
                 f'${RESERVED:#x}']

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a test needs besides QEMU, made when the test asks for it.
+
+As a dependency of the test, meson would make it beforehand, and one that
+cannot be made would keep all other tests from running.
+"""
+
+import fcntl
+import functools
+import pathlib
+import subprocess
+
+
+@functools.lru_cache(maxsize=None)
+def made(build, *targets):
+    """Have ninja make TARGETS; give the path of the first."""
+    with open(pathlib.Path(build) / '.egm-made', 'w', encoding='ascii') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)    # one ninja at a time
+        run = subprocess.run(['ninja', '-C', build, *targets], text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                             check=False)
+    if run.returncode:
+        raise RuntimeError(f'cannot make {targets[0]}:\n{run.stdout}')
+    return pathlib.Path(build) / targets[0]
