@@ -7,9 +7,10 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/error-report.h"
+#include "hw/acpi/egm-memory.h"
 #include "system/egm.h"
 
-bool egm_check_linear(HostMemoryBackend *backend, Error **errp)
+static bool egm_check_linear(HostMemoryBackend *backend, Error **errp)
 {
     ERRP_GUARD();
     Object *obj = OBJECT(backend);
@@ -62,9 +63,7 @@ static void egm_warn_unknown(const char *id, const EgmRegion *region)
         bool unknown;
         const char *what;
     } facts[] = {
-        { !region->size, "size" },
         { !region->gpus, "GPUs" },
-        { !region->retired, "retired pages" },
     };
 
     for (int i = 0; i < ARRAY_SIZE(facts); i++) {
@@ -80,6 +79,7 @@ bool egm_backend_check(HostMemoryBackend *backend, Error **errp)
     ERRP_GUARD();
     Object *obj = OBJECT(backend);
     const char *id = object_get_canonical_path_component(obj);
+    g_autoptr(EgmRegion) region = NULL;
     g_autofree char *mem_path = NULL;
     struct stat st;
     int fd;
@@ -98,8 +98,9 @@ bool egm_backend_check(HostMemoryBackend *backend, Error **errp)
     if (!egm_check_linear(backend, errp)) {
         return false;
     }
-    if (backend->egm) {
-        egm_warn_unknown(id, backend->egm);
+    region = egm_region_of_backend(backend);
+    if (region) {
+        egm_warn_unknown(id, region);
         return true;
     }
 
@@ -131,13 +132,14 @@ bool egm_backend_check(HostMemoryBackend *backend, Error **errp)
 
 char *egm_host_address(PCIDevice *pdev)
 {
-    g_autofree char *sysfsdev = NULL;
+    g_autofree char *sysfsdev = NULL, *real = NULL;
 
     /* Only vfio-pci has this property, however the user named the device. */
     if (object_property_find(OBJECT(pdev), "sysfsdev")) {
         sysfsdev = object_property_get_str(OBJECT(pdev), "sysfsdev", NULL);
     }
-    return sysfsdev ? egm_host_pci_address(sysfsdev) : NULL;
+    real = sysfsdev ? realpath(sysfsdev, NULL) : NULL;
+    return real ? g_path_get_basename(real) : NULL;
 }
 
 bool egm_backend_check_gpu(HostMemoryBackend *backend, PCIDevice *pdev,
@@ -145,7 +147,7 @@ bool egm_backend_check_gpu(HostMemoryBackend *backend, PCIDevice *pdev,
 {
     ERRP_GUARD();
     g_autofree char *host = NULL, *gpus = NULL;
-    const EgmRegion *region = backend->egm;
+    g_autoptr(EgmRegion) region = egm_region_of_backend(backend);
 
     if (!region || !region->gpus) {
         return true;

@@ -6,7 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "qemu/cutils.h"
-#include "system/egm.h"
+#include "backends/egm-internal.h"
 #include <sys/sysmacros.h>
 
 /* sysfs attributes are at most a page; more is not believed. */
@@ -57,7 +57,20 @@ static int egm_compare_names(gconstpointer a, gconstpointer b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-/* Links named by PCI address, or a file of addresses: drivers differ. */
+static gboolean egm_same_address(gconstpointer a, gconstpointer b)
+{
+    return !g_ascii_strcasecmp(a, b);
+}
+
+static void egm_add_gpu(GPtrArray *gpus, const char *name)
+{
+    if (egm_is_pci_address(name) &&
+        !g_ptr_array_find_with_equal_func(gpus, name, egm_same_address, NULL)) {
+        g_ptr_array_add(gpus, g_strdup(name));
+    }
+}
+
+/* Links named by PCI address, a file of addresses, or both: drivers differ. */
 static GStrv egm_probe_gpus(const char *dir)
 {
     g_autoptr(GPtrArray) gpus = g_ptr_array_new();
@@ -67,14 +80,10 @@ static GStrv egm_probe_gpus(const char *dir)
     const char *name;
 
     while (entries && (name = g_dir_read_name(entries))) {
-        if (egm_is_pci_address(name)) {
-            g_ptr_array_add(gpus, g_strdup(name));
-        }
+        egm_add_gpu(gpus, name);
     }
     for (char **word = words; *word; word++) {
-        if (egm_is_pci_address(*word)) {
-            g_ptr_array_add(gpus, g_strdup(*word));
-        }
+        egm_add_gpu(gpus, *word);
     }
     if (!gpus->len) {
         return NULL;
@@ -99,7 +108,6 @@ EgmRegion *egm_region_probe(const char *sysfs, dev_t dev)
     real = realpath(dir, NULL);
     region->name = g_path_get_basename(real ?: dir);
     region->dev = dev;
-    region->fd = -1;
     region->size = egm_probe_size(dir);
     region->gpus = egm_probe_gpus(dir);
     return region;
@@ -108,12 +116,8 @@ EgmRegion *egm_region_probe(const char *sysfs, dev_t dev)
 void egm_region_free(EgmRegion *region)
 {
     if (region) {
-        if (region->fd >= 0) {
-            close(region->fd);
-        }
         g_free(region->name);
         g_strfreev(region->gpus);
-        g_clear_pointer(&region->retired, g_array_unref);
         g_free(region);
     }
 }
@@ -126,11 +130,4 @@ bool egm_region_has_gpu(const EgmRegion *region, const char *address)
         }
     }
     return false;
-}
-
-char *egm_host_pci_address(const char *sysfsdev)
-{
-    g_autofree char *real = realpath(sysfsdev, NULL);
-
-    return real ? g_path_get_basename(real) : NULL;
 }

@@ -514,15 +514,21 @@ static EgmMemoryRangeList *egm_query_withheld(const AcpiEgmMemory *egm,
                                               const GArray *holes)
 {
     EgmMemoryRangeList *list = NULL, **tail = &list;
+    uint64_t base, size, ram_base;
 
+    numa_node_range(MACHINE(qdev_get_machine()), egm->node, 0, &base, &size);
+    ram_base = egm->base - base;
     for (unsigned i = 0; holes && i < holes->len; i++) {
-        const RamHole *hole = &g_array_index(holes, RamHole, i);
+        const RamBadRange *hole = &g_array_index(holes, RamBadRange, i);
+        uint64_t start = MAX(ram_base + hole->offset, egm->base);
+        uint64_t end = MIN(ram_base + hole->offset + hole->size,
+                           egm->base + egm->size);
 
-        if (hole->node == egm->node) {
+        if (start < end) {
             EgmMemoryRange *range = g_new0(EgmMemoryRange, 1);
 
-            range->base = hole->base;
-            range->size = hole->size;
+            range->base = start;
+            range->size = end - start;
             QAPI_LIST_APPEND(tail, range);
         }
     }
@@ -549,6 +555,7 @@ static AcpiEgmMemoryInfo *egm_query_one(const AcpiEgmMemory *egm,
 {
     HostMemoryBackend *backend = ms->numa_state->nodes[egm->node].node_memdev;
     AcpiEgmMemoryInfo *info = g_new0(AcpiEgmMemoryInfo, 1);
+    g_autoptr(EgmRegion) region = NULL;
 
     info->id = g_strdup(egm->id);
     info->pci_dev = g_strdup(egm->pci_dev);
@@ -563,8 +570,9 @@ static AcpiEgmMemoryInfo *egm_query_one(const AcpiEgmMemory *egm,
         object_get_canonical_path_component(OBJECT(backend)));
     info->mem_path = object_property_get_str(OBJECT(backend), "mem-path",
                                              &error_abort);
-    if (backend->egm) {
-        info->egm_device = egm_query_region(backend->egm);
+    region = egm_region_of_backend(backend);
+    if (region) {
+        info->egm_device = egm_query_region(region);
     }
     return info;
 }

@@ -5,75 +5,24 @@
  */
 
 #include "qemu/osdep.h"
+#include "hw/boards.h"
 #include "hw/ram-holes.h"
+#include "system/hostmem.h"
+#include "system/numa.h"
 
-static RamHole *hole_at(const GArray *holes, unsigned i)
+static RamBadRange *hole_at(const GArray *holes, unsigned i)
 {
-    return &g_array_index(holes, RamHole, i);
+    return &g_array_index(holes, RamBadRange, i);
 }
 
-static hwaddr hole_end(const RamHole *hole)
+static uint64_t hole_end(const RamBadRange *hole)
 {
-    return hole->base + hole->size;
+    return hole->offset + hole->size;
 }
 
-GArray *ram_holes_new(void)
+static uint64_t gap_after(const GArray *holes, unsigned i)
 {
-    return g_array_new(false, false, sizeof(RamHole));
-}
-
-void ram_holes_add(GArray *holes, unsigned node, hwaddr ram_base,
-                   uint64_t ram_size, uint64_t offset, uint64_t size)
-{
-    RamHole hole = { .node = node };
-    hwaddr end;
-
-    if (!size || offset >= ram_size) {
-        return;
-    }
-    size = MIN(size, ram_size - offset);
-    end = QEMU_ALIGN_UP(ram_base + offset + size, RAM_HOLE_BLOCK);
-    hole.base = QEMU_ALIGN_DOWN(ram_base + offset, RAM_HOLE_BLOCK);
-    hole.base = MAX(hole.base, ram_base);
-    hole.size = MIN(end, ram_base + ram_size) - hole.base;
-    g_array_append_val(holes, hole);
-}
-
-static gint hole_compare(gconstpointer a, gconstpointer b)
-{
-    const RamHole *x = a, *y = b;
-
-    return x->base < y->base ? -1 : x->base > y->base;
-}
-
-/*
- * Merge holes of one node with less than @gap between them, and @ties times
- * those with just @gap.
- */
-static void merge_across(GArray *holes, uint64_t gap, unsigned ties)
-{
-    unsigned n = 0;
-
-    for (unsigned i = 0; i < holes->len; i++) {
-        RamHole *last = n ? hole_at(holes, n - 1) : NULL;
-        const RamHole *hole = hole_at(holes, i);
-        hwaddr end = last ? hole_end(last) : 0;
-        bool merge = false;
-
-        if (last && last->node == hole->node) {
-            merge = hole->base <= end || hole->base - end < gap;
-            if (!merge && hole->base - end == gap && ties) {
-                merge = true;
-                ties--;
-            }
-        }
-        if (merge) {
-            last->size = MAX(end, hole_end(hole)) - last->base;
-        } else {
-            *hole_at(holes, n++) = *hole;
-        }
-    }
-    g_array_set_size(holes, n);
+    return hole_at(holes, i + 1)->offset - hole_end(hole_at(holes, i));
 }
 
 static gint gap_compare(gconstpointer a, gconstpointer b)
@@ -83,92 +32,107 @@ static gint gap_compare(gconstpointer a, gconstpointer b)
     return *x < *y ? -1 : *x > *y;
 }
 
-/* Merge across the smallest gaps, until there are @max holes. */
-static void merge_smallest(GArray *holes, unsigned max)
+uint64_t ram_holes_limit(GArray *holes, unsigned max)
 {
     g_autoptr(GArray) gaps = g_array_new(false, false, sizeof(uint64_t));
-    unsigned surplus = holes->len - max, ties = 0;
-    uint64_t largest;
+    unsigned surplus = holes->len > max ? holes->len - max : 0;
+    uint64_t largest, lost = 0;
+    unsigned n = 0, ties = 0;
 
-    for (unsigned i = 1; i < holes->len; i++) {
-        const RamHole *last = hole_at(holes, i - 1), *hole = hole_at(holes, i);
-        uint64_t gap = hole->base - hole_end(last);
+    if (!surplus) {
+        return 0;
+    }
+    for (unsigned i = 0; i + 1 < holes->len; i++) {
+        uint64_t gap = gap_after(holes, i);
 
-        if (last->node == hole->node) {
-            g_array_append_val(gaps, gap);
-        }
+        g_array_append_val(gaps, gap);
     }
     g_array_sort(gaps, gap_compare);
-    assert(surplus <= gaps->len);
     largest = g_array_index(gaps, uint64_t, surplus - 1);
     while (ties < surplus &&
            g_array_index(gaps, uint64_t, surplus - 1 - ties) == largest) {
         ties++;
     }
-    merge_across(holes, largest, ties);
+    /* All gaps smaller than @largest, and @ties of that size */
+    for (unsigned i = 1; i < holes->len; i++) {
+        RamBadRange *last = hole_at(holes, n);
+        RamBadRange hole = *hole_at(holes, i);
+        uint64_t gap = hole.offset - hole_end(last);
+
+        if (gap < largest || (gap == largest && ties)) {
+            ties -= gap == largest;
+            last->size = hole_end(&hole) - last->offset;
+            lost += gap;
+        } else {
+            *hole_at(holes, ++n) = hole;
+        }
+    }
+    g_array_set_size(holes, n + 1);
+    return lost;
 }
 
-uint64_t ram_holes_merge(GArray *holes, unsigned max)
+/*
+ * The bad ranges of memory that is at @base of the machine's RAM
+ *
+ * Returns: whether it can have any
+ */
+static bool add_holes(GArray *holes, HostMemoryBackend *backend, uint64_t base,
+                      uint64_t size)
 {
-    uint64_t size;
+    const RAMBlock *rb = backend ? backend->mr.ram_block : NULL;
+    const GArray *bad = rb ? ram_block_bad_ranges(rb) : NULL;
 
-    g_array_sort(holes, hole_compare);
-    merge_across(holes, 0, 0);
-    if (holes->len <= max) {
-        return 0;
+    for (unsigned i = 0; bad && i < bad->len; i++) {
+        RamBadRange hole = *hole_at(bad, i);
+
+        if (hole.offset < size) {
+            hole.size = MIN(hole.size, size - hole.offset);
+            hole.offset += base;
+            g_array_append_val(holes, hole);
+        }
     }
-    size = ram_holes_size(holes);
-    merge_smallest(holes, max);
-    return ram_holes_size(holes) - size;
+    return rb && ram_block_tracks_bad_ranges(rb);
 }
 
-uint64_t ram_holes_size(const GArray *holes)
+GArray *ram_holes_of_machine(const MachineState *ms)
 {
-    uint64_t size = 0;
+    g_autoptr(GArray) holes = g_array_new(false, false, sizeof(RamBadRange));
+    bool any;
 
-    for (unsigned i = 0; i < holes->len; i++) {
-        size += hole_at(holes, i)->size;
+    /* The backend of the machine, or those of the nodes, but not both */
+    any = add_holes(holes, ms->memdev, 0, ms->ram_size);
+    for (int i = 0; ms->numa_state && i < ms->numa_state->num_nodes; i++) {
+        uint64_t base, size;
+
+        numa_node_range(ms, i, 0, &base, &size);
+        any |= add_holes(holes, ms->numa_state->nodes[i].node_memdev, base,
+                         size);
     }
-    return size;
+    if (!any) {
+        return NULL;
+    }
+    ram_bad_ranges_normalize(holes, ms->ram_size, RAM_HOLE_BLOCK);
+    return g_steal_pointer(&holes);
 }
 
 bool ram_holes_equal(const GArray *a, const GArray *b)
 {
-    if (a->len != b->len) {
-        return false;
-    }
-    for (unsigned i = 0; i < a->len; i++) {
-        if (hole_at(a, i)->base != hole_at(b, i)->base ||
-            hole_at(a, i)->size != hole_at(b, i)->size) {
-            return false;
-        }
-    }
-    return true;
+    return a->len == b->len &&
+           (!a->len || !memcmp(a->data, b->data, a->len * sizeof(RamBadRange)));
 }
 
-const RamHole *ram_holes_find(const GArray *holes, hwaddr base, uint64_t size)
+const RamBadRange *ram_holes_find(const GArray *holes, uint64_t offset,
+                                  uint64_t size)
 {
     for (unsigned i = 0; holes && size && i < holes->len; i++) {
-        const RamHole *hole = hole_at(holes, i);
+        const RamBadRange *hole = hole_at(holes, i);
 
-        if (hole->base > base + size - 1) {
+        if (hole->offset > offset + size - 1) {
             break;
         }
-        if (hole_end(hole) > base) {
+        if (hole_end(hole) > offset) {
             return hole;
         }
     }
     return NULL;
-}
-
-hwaddr ram_holes_place(const GArray *holes, hwaddr base, uint64_t size,
-                       uint64_t step)
-{
-    const RamHole *hole;
-    hwaddr start = base;
-
-    while ((hole = ram_holes_find(holes, base, size))) {
-        base = start + QEMU_ALIGN_UP(hole_end(hole) - start, step);
-    }
-    return base;
 }

@@ -76,6 +76,12 @@ class Machine:
         """Run a QMP command and give what it returns."""
         return self.qmp.cmd(name, **arguments)
 
+    def events(self):
+        """The events since the last call."""
+        found = self.qmp.get_events()
+        self.qmp.clear_events()
+        return found
+
     def _saved(self, name, **arguments):
         """What a command writes to the file that it is given."""
         path = pathlib.Path(self.directory.name) / 'saved'

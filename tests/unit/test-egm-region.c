@@ -6,10 +6,11 @@
 
 #include "qemu/osdep.h"
 #include <glib/gstdio.h>
+#include <sys/mman.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include "qemu/units.h"
-#include "system/egm.h"
+#include "backends/egm-internal.h"
 
 #define DEV makedev(510, 4)
 
@@ -189,197 +190,105 @@ static void test_no_such_device(Fixture *f, gconstpointer opaque)
     g_assert_null(egm_region_probe("/nonexistent", DEV));
 }
 
+static void test_gpu_both(Fixture *f, gconstpointer opaque)
+{
+    g_autoptr(EgmRegion) region = NULL;
+
+    add_gpu_link(f, "0009:01:00.0");
+    write_attribute(f, "gpu_devices", "0009:01:00.0\n0019:01:00.0\n", -1);
+    region = egm_region_probe(f->sysfs, DEV);
+    g_assert_cmpint(g_strv_length(region->gpus), ==, 2);
+}
+
 /*
- * Retired pages. The stand-in for the driver has @pages, and behaves as each
- * test wants it to.
+ * Who has a device? A made-up procfs, in which this process is @self; process 7
+ * has nothing, 8 has a file open, 9 has it mapped.
  */
-
-#define ARGSZ(count) (8 + 16 * (count))
-
-static struct {
-    uint32_t pages;         /* in the list */
-    uint32_t growth;        /* of the list with each call */
-    uint32_t argsz;         /* what it says it needs, if not 0 */
-    uint32_t count;         /* what it says it has written, if not 0 */
-    int fails;              /* errno of the first calls */
-    int failures;           /* how many of them */
-    unsigned calls;
-} driver;
-
-static int stand_in(int fd, unsigned long request, void *arg)
+static char *make_proc(Fixture *f, const char *self, const char *open,
+                       const struct stat *mapped)
 {
-    uint32_t *head = arg, given = head[0], need;
-    uint64_t *pages = arg + 8;
+    char *proc = g_build_filename(f->sysfs, "proc", NULL);
+    g_autofree char *link = g_build_filename(proc, "self", NULL);
+    g_autofree char *maps = g_strdup_printf(
+        "%s/9/maps", proc);
+    g_autofree char *text = g_strdup_printf(
+        "4000-5000 r-xp 00000000 fe:01 1 /bin/true\n"
+        "7f00-7f01 rw-s 00000000 %02x:%02x %llu   /dev/egm4\n",
+        mapped ? major(mapped->st_dev) : 0, mapped ? minor(mapped->st_dev) : 0,
+        mapped ? (unsigned long long)mapped->st_ino : 0);
 
-    g_assert_cmpint(fd, ==, 42);
-    g_assert_cmphex(request, ==, 'E' << 8 | 100);
-    g_assert_cmpint(given, >=, 8);
-    if (driver.calls++ < driver.failures) {
-        errno = driver.fails;
-        return -1;
+    for (int pid = 7; pid <= 9; pid++) {
+        g_autofree char *fds = g_strdup_printf("%s/%d/fd", proc, pid);
+
+        g_assert_cmpint(g_mkdir_with_parents(fds, 0700), ==, 0);
     }
-    need = driver.argsz ?: ARGSZ(driver.pages);
-    head[0] = need;
-    head[1] = 0;
-    if (need <= given) {
-        for (uint32_t i = 0; i < driver.pages && ARGSZ(i) < given; i++) {
-            pages[2 * i] = i * 0x20000ull;
-            pages[2 * i + 1] = 0x10000;
-        }
-        head[1] = driver.count ?: driver.pages;
+    g_assert_cmpint(symlink(self, link), ==, 0);
+    g_assert_true(g_file_set_contents(maps, text, -1, NULL));
+    if (open) {
+        g_autofree char *fd = g_build_filename(proc, "8", "fd", "3", NULL);
+
+        g_assert_cmpint(symlink(open, fd), ==, 0);
     }
-    driver.pages += driver.growth;
-    return 0;
+    return proc;
 }
 
-static void assert_retired(uint32_t count, unsigned calls)
+static void assert_holder(Fixture *f, const char *self, const char *open,
+                          bool mapped, pid_t holder)
 {
-    g_autoptr(GArray) ranges = egm_read_retired(42, stand_in);
+    struct stat st;
+    g_autofree char *proc = NULL;
+    const char *argv[] = { "rm", "-rf", NULL, NULL };
 
-    g_assert_nonnull(ranges);
-    g_assert_cmpint(ranges->len, ==, count);
-    g_assert_cmpint(driver.calls, ==, calls);
-    for (uint32_t i = 0; i < count; i++) {
-        const EgmRange *range = &g_array_index(ranges, EgmRange, i);
-
-        g_assert_cmphex(range->offset, ==, i * 0x20000ull);
-        g_assert_cmphex(range->size, ==, 0x10000);
-    }
+    g_assert_cmpint(stat("/dev/zero", &st), ==, 0);
+    proc = make_proc(f, self, open, mapped ? &st : NULL);
+    g_assert_cmpint(egm_find_holder(proc, &st), ==, holder);
+    argv[2] = proc;
+    g_assert_true(g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH,
+                               NULL, NULL, NULL, NULL, NULL, NULL));
 }
 
-static void test_retired_count(Fixture *f, gconstpointer opaque)
+static void test_holder(Fixture *f, gconstpointer opaque)
 {
-    static const uint32_t counts[] = { 1, 2, 100, 4096, 65536 };
+    g_autofree char *self = g_strdup_printf("%d", (int)getpid());
 
-    memset(&driver, 0, sizeof(driver));
-    assert_retired(0, 1);
-    for (int i = 0; i < ARRAY_SIZE(counts); i++) {
-        memset(&driver, 0, sizeof(driver));
-        driver.pages = counts[i];
-        assert_retired(counts[i], 2);
-    }
+    assert_holder(f, self, NULL, false, 0);
+    assert_holder(f, self, "/dev/null", false, 0);
+    assert_holder(f, self, "/dev/zero", false, 8);
+    assert_holder(f, self, NULL, true, 9);
+    /* Another namespace's procfs: 8 is not what this process calls 8. */
+    assert_holder(f, "8", "/dev/zero", true, 0);
 }
 
-/* A page goes bad between two calls, or while all are asked for. */
-static void test_retired_growth(Fixture *f, gconstpointer opaque)
+/* The real one */
+static void test_holder_real(Fixture *f, gconstpointer opaque)
 {
-    g_autoptr(GArray) ranges = NULL;
-
-    memset(&driver, 0, sizeof(driver));
-    driver.pages = 10;
-    driver.growth = 1;
-    assert_retired(11, 2);
-
-    memset(&driver, 0, sizeof(driver));
-    driver.pages = 10;
-    driver.growth = 1000;
-    ranges = egm_read_retired(42, stand_in);
-    g_assert_null(ranges);
-    g_assert_cmpint(driver.calls, <, 100);
-}
-
-static void test_retired_shrink(Fixture *f, gconstpointer opaque)
-{
-    memset(&driver, 0, sizeof(driver));
-    driver.pages = 10;
-    driver.growth = -1;
-    assert_retired(9, 2);
-}
-
-static void test_retired_errors(Fixture *f, gconstpointer opaque)
-{
-    static const int errors[] = { ENOTTY, EINVAL, EFAULT, ENOMEM, EIO };
-
-    for (int i = 0; i < ARRAY_SIZE(errors); i++) {
-        memset(&driver, 0, sizeof(driver));
-        driver.fails = errors[i];
-        driver.failures = 1;
-        g_assert_null(egm_read_retired(42, stand_in));
-        g_assert_cmpint(driver.calls, ==, 1);
-    }
-
-    memset(&driver, 0, sizeof(driver));
-    driver.pages = 3;
-    driver.fails = EINTR;
-    driver.failures = 2;
-    assert_retired(3, 4);
-}
-
-/* What a driver cannot mean is not believed. */
-static void test_retired_garbage(Fixture *f, gconstpointer opaque)
-{
-    static const struct {
-        uint32_t pages, argsz, count;
-    } cases[] = {
-        { 0, UINT32_MAX, 0 },           /* needs 4 GiB */
-        { 0, 512 * MiB, 0 },
-        { 0, 0, 1 },                    /* more than there is room for */
-        { 2, 0, 2 + 64 + 1 },
-        { 2, 0, UINT32_MAX },
-        { 2, 0, 0x10000002 },           /* 16 * count overflows */
-    };
-
-    for (int i = 0; i < ARRAY_SIZE(cases); i++) {
-        memset(&driver, 0, sizeof(driver));
-        driver.pages = cases[i].pages;
-        driver.argsz = cases[i].argsz;
-        driver.count = cases[i].count;
-        g_test_message("case %d", i);
-        g_assert_null(egm_read_retired(42, stand_in));
-        g_assert_cmpint(driver.calls, <=, 2);
-    }
-
-    /* Room for half an entry */
-    memset(&driver, 0, sizeof(driver));
-    driver.argsz = ARGSZ(1) + 8;
-    driver.pages = driver.count = 1;
-    assert_retired(1, 2);
-}
-
-/* Locks */
-
-static void test_lock_self(Fixture *f, gconstpointer opaque)
-{
-    g_autofree char *path = g_build_filename(f->dir, "lock", NULL);
-    int a = open(path, O_RDWR | O_CREAT, 0600);
-    int b = open(path, O_RDWR);
-    pid_t holder = -1;
-
-    g_assert_cmpint(egm_lock(a, &holder), ==, 0);
-    g_assert_cmpint(holder, ==, 0);
-    g_assert_cmpint(egm_lock(b, &holder), ==, -EWOULDBLOCK);
-    g_assert_cmpint(holder, ==, getpid());
-    close(a);
-    g_assert_cmpint(egm_lock(b, &holder), ==, 0);
-    close(b);
-    g_assert_cmpint(egm_lock(b, &holder), ==, -EBADF);
-}
-
-static void test_lock_killed(Fixture *f, gconstpointer opaque)
-{
-    g_autofree char *path = g_build_filename(f->dir, "lock", NULL);
+    g_autofree char *path = g_build_filename(f->dir, "file", NULL);
     int fd = open(path, O_RDWR | O_CREAT, 0600);
-    pid_t holder, child;
+    size_t page = getpagesize();
+    struct stat st;
     int ready[2];
+    pid_t child;
     char byte;
 
+    g_assert_cmpint(ftruncate(fd, page), ==, 0);
+    g_assert_cmpint(fstat(fd, &st), ==, 0);
+    g_assert_cmpint(egm_find_holder("/proc", &st), ==, 0);
     g_assert_cmpint(pipe(ready), ==, 0);
     child = fork();
     if (!child) {
-        int own = open(path, O_RDWR);
+        void *area = mmap(NULL, page, PROT_READ, MAP_SHARED, fd, 0);
 
-        if (egm_lock(own, &holder) < 0 || write(ready[1], "", 1) != 1) {
+        close(fd);
+        if (area == MAP_FAILED || write(ready[1], "", 1) != 1) {
             _exit(1);
         }
         pause();
     }
     g_assert_cmpint(read(ready[0], &byte, 1), ==, 1);
-    g_assert_cmpint(egm_lock(fd, &holder), ==, -EWOULDBLOCK);
-    g_assert_cmpint(holder, ==, child);
-
+    g_assert_cmpint(egm_find_holder("/proc", &st), ==, child);
     kill(child, SIGKILL);
     waitpid(child, NULL, 0);
-    g_assert_cmpint(egm_lock(fd, &holder), ==, 0);
+    g_assert_cmpint(egm_find_holder("/proc", &st), ==, 0);
     close(fd);
     close(ready[0]);
     close(ready[1]);
@@ -397,18 +306,14 @@ int main(int argc, char **argv)
         { "/egm-region/nothing", NULL, test_nothing },
         { "/egm-region/gpus/links", NULL, test_gpu_links },
         { "/egm-region/gpus/file", NULL, test_gpu_file },
+        { "/egm-region/gpus/both", NULL, test_gpu_both },
         { "/egm-region/gpus/many", NULL, test_many_gpus },
         { "/egm-region/loop", NULL, test_loop },
         { "/egm-region/class/other", "mem", test_other_class },
         { "/egm-region/class/longer", "egmx", test_other_class },
         { "/egm-region/no-such-device", NULL, test_no_such_device },
-        { "/egm-region/retired/count", NULL, test_retired_count },
-        { "/egm-region/retired/growth", NULL, test_retired_growth },
-        { "/egm-region/retired/shrink", NULL, test_retired_shrink },
-        { "/egm-region/retired/errors", NULL, test_retired_errors },
-        { "/egm-region/retired/garbage", NULL, test_retired_garbage },
-        { "/egm-region/lock/self", NULL, test_lock_self },
-        { "/egm-region/lock/killed", NULL, test_lock_killed },
+        { "/egm-region/holder/procfs", NULL, test_holder },
+        { "/egm-region/holder/real", NULL, test_holder_real },
     };
 
     g_test_init(&argc, &argv, NULL);

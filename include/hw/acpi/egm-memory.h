@@ -11,6 +11,7 @@
 
 #include "hw/acpi/aml-build.h"
 #include "hw/boards.h"
+#include "system/hostmem.h"
 
 #define TYPE_ACPI_EGM_MEMORY "acpi-egm-memory"
 
@@ -43,5 +44,10 @@ bool acpi_egm_memory_resolve(MachineState *ms, hwaddr ram_base, bool acpi,
  * fail, and appends the same bytes each time for the same devices.
  */
 void acpi_egm_memory_build_dsdt(Aml *dsdt, bool pci0_declared);
+
+bool egm_backend_check(HostMemoryBackend *backend, Error **errp);
+bool egm_backend_check_gpu(HostMemoryBackend *backend, PCIDevice *pdev,
+                           Error **errp);
+char *egm_host_address(PCIDevice *pdev);
 
 #endif
