@@ -47,7 +47,7 @@ class Maintainers(unittest.TestCase):
     def test_qemu(self):
         """The files that travel with the series."""
         patches = (TOP / 'patches/series').read_text().split('local/')[0]
-        text = ''.join(p.read_text() for p in (TOP / 'patches').glob('*.patch'))
+        text = ''.join(p.read_text() for p in (TOP / 'patches').rglob('*.patch'))
         self.assert_complete(re.findall(r'(?m)^\+F: (.*)', text),
                              re.findall(r'(?m)^[ \t]+([^#\s]+)$', patches))
 
