@@ -6,7 +6,8 @@ BASE ?=
 BUILD ?= build$(if $(BASE),-$(BASE))
 
 targets = demo check check-docs series check-series check-series-full
-.PHONY: all install clean check-asan check-fresh $(targets)
+.PHONY: all install clean check-asan check-fresh libvirt check-libvirt series-libvirt \
+	$(targets)
 
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
@@ -41,5 +42,19 @@ copies = $(if $(BASE),$(shell sed -n 's,^diff --git a/.* b/,,p' ports/$(BASE)/fi
 	else mkdir -p $* && cd $* && $(CURDIR)/configure $(options); fi
 	@touch $@
 
+# libvirt with the patches of libvirt/
+build-libvirt/build.ninja: $(wildcard libvirt/patches/*)
+	@libvirt/configure
+	@touch $@
+
+libvirt: build-libvirt/build.ninja
+	@ninja -C build-libvirt
+
+check-libvirt: libvirt
+	@libvirt/check
+
+series-libvirt: build-libvirt/build.ninja
+	@scripts/export-series -p libvirt
+
 clean:
-	rm -rf $(BUILD) $(BUILD)-asan
+	rm -rf $(BUILD) $(BUILD)-asan build-libvirt

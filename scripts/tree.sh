@@ -35,8 +35,9 @@ import_base() {
         GIT_INDEX_FILE=$index in_tree --git-dir="$tree/.git" --work-tree="$1" -C "$@"
     }
     base_git "$1" ls-files -z --deleted | base_git "$1" update-index -z --remove --stdin
-    (cd "$1" && find . -mindepth 1 \( -name .git -o -path './build' -o -path './build-*' \) \
-         -prune -o ! -type d ! -path ./.sealed -printf '%P\0') |
+    (cd "$1" && find . -mindepth 1 \
+         \( -name .git -o -path ./build -o -path './build-*' ! -path './build-aux*' \) -prune \
+         -o ! -type d ! -path ./.sealed -printf '%P\0') |
         grep -zvE "^(${base_untracked:-})/" |
         base_git "$1" update-index -z --add --stdin
     commit "$(base_git "$1" write-tree)" "" \
