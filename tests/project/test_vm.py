@@ -15,7 +15,7 @@ TOP = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(TOP / 'tests'), str(TOP / 'tools')]
 # pylint: disable=wrong-import-position
 from egm import tables  # noqa: E402
-from egmtest import machine, tap  # noqa: E402
+from egmtest import grace, machine, tap  # noqa: E402
 from egmtest.made import made  # noqa: E402
 
 BUILD = pathlib.Path(os.environ['EGM_BUILD'])
@@ -58,6 +58,23 @@ class OrdinaryVM(unittest.TestCase):
     @classmethod
     def tearDownClass(cls):
         cls.directory.cleanup()
+
+    def test_tools(self):
+        """egm-vm and egm-report run; egm-vm finds QEMU and firmware beside it."""
+        with tempfile.TemporaryDirectory(prefix='egm-vm-') as directory:
+            grace.Host(directory)
+            run = subprocess.run(
+                ['egm-vm', '--root', directory, 'qemu'], text=True, check=True,
+                stdout=subprocess.PIPE,
+                env={'PATH': f'{self.prefix}/bin:{os.environ["PATH"]}'})
+        self.assertIn(f'{self.prefix}/share/qemu/edk2-aarch64-code.fd', run.stdout)
+        golden = TOP / 'tests/data/acpi/aarch64/virt'
+        subprocess.run([self.prefix / 'bin/egm-report', golden / 'DSDT.egmswitch',
+                        golden / 'SRAT.egmswitch'], check=True,
+                       stdout=subprocess.DEVNULL)
+        for name in ('man/man1/egm-vm.1', 'man/man1/egm-report.1',
+                     'bash-completion/completions/egm-vm'):
+            self.assertTrue((self.prefix / 'share' / name).exists(), name)
 
     def test_boot(self):
         """UEFI starts a program from a virtio disk; a NIC is there; quit."""

@@ -1,0 +1,132 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""egm-vm on a host with vfio: what it finds there, and what it writes starts.
+
+The stand-in's regions and QEMU's `edu` in the place of GPUs are in the real sysfs;
+egm-vm runs in the host, with the part of Python that it needs.
+"""
+
+import contextlib
+import re
+
+from test_host import FREE, HostTest, WORD, ram, word
+from host import MIB, Qemu, REGIONS, gpu
+from egmtest import tap
+
+EGM_VM = '/egm-vm --firmware /tmp/firmware'
+# To QEMU's monitor, on a terminal that it shares with the guest's serial port
+MONITOR = r"printf '\001cinfo egm\nquit\n'"
+
+
+class EgmVm(HostTest):
+    """Region egm4 has GPUs 0 and 1, egm5 has GPU 2."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.host.check('truncate -s 64M /tmp/firmware')
+
+    def found(self, *problems):
+        """What egm-vm shows; just these problems are in it."""
+        status, text = self.host.run(EGM_VM, 300)
+        self.assertEqual(status, 1 if problems else 0, text)
+        found = [line for line in text.splitlines() if line.startswith('problem')]
+        self.assertEqual(len(found), len(problems), text)
+        for problem, line in zip(problems, found):
+            self.assertIn(problem, line)
+        return text
+
+    def start(self, options):
+        """Run what egm-vm writes; gives `info egm` of the VM."""
+        self.host.check(f'{EGM_VM} qemu {options} -- -S > /tmp/vm')
+        status, text = self.host.run(f'{MONITOR} | sh /tmp/vm 2>&1', 300)
+        self.assertEqual(status, 0, text)
+        self.assertNotIn('qemu-system-aarch64: ', text)
+        return text
+
+    def test_host(self):
+        """Regions, sizes, GPUs, drivers; nothing is wrong but that it is slow."""
+        with self.host.standin():
+            text = self.found()
+            for pxm, number in ((4, 0), (4, 1), (5, 2)):
+                size = f'{REGIONS[pxm][1] // MIB} MiB'.replace('1024 MiB', '1 GiB')
+                self.assertRegex(text, (
+                    rf'egm{pxm} +({size} .*)?{re.escape(gpu(number))}  1234:11e8  '
+                    r'vfio-pci  \d+ +vfio\d'))
+            self.assertIn('note: this is x86_64', text)
+
+    def test_gpus_as_file(self):
+        """The other form in which drivers name GPUs."""
+        with self.host.standin(gpu_abi='file'):
+            self.assertIn(gpu(1), self.found())
+
+    def test_no_driver(self):
+        """Before the driver is loaded."""
+        self.found('the driver is not loaded')
+
+    def test_starts(self):
+        """All GPUs of both sockets, and one."""
+        with self.host.standin():
+            text = self.start('--type1 --memory 128M')
+            for number, node in ((0, 0), (1, 0), (2, 1)):
+                self.assertIn(gpu(number), text)
+            text = self.start(f'--type1 --gpus {gpu(2)}')
+            self.assertIn('egm5', text)
+            self.assertNotIn('egm4', text)
+
+    def test_in_use(self):
+        """Found by descriptor and lock; the other region is free."""
+        with self.host.standin():
+            with Qemu(self.host, ram(64)) as qemu:
+                who = f'egm4 is in use by qemu-system-aar ({qemu.pid})'
+                self.found(who)
+                status, text = self.host.run(f'{EGM_VM} qemu --gpus {gpu(1)}', 300)
+                self.assertEqual(status, 1, text)
+                self.assertIn('a region belongs to one VM', text)
+                self.start(f'--type1 --gpus {gpu(2)}')
+            self.found()
+
+    def test_unbound(self):
+        """The command that mends it does."""
+        with self.host.standin():
+            device = f'/sys/bus/pci/devices/{gpu(0)}'
+            self.host.check(f'echo {gpu(0)} > {device}/driver/unbind')
+            with contextlib.ExitStack() as stack:
+                stack.callback(self.host.run,
+                               f'echo {gpu(0)} > /sys/bus/pci/drivers_probe')
+                text = self.found(f'GPU {gpu(0)} is not bound to a vfio driver')
+                command = text.splitlines()
+                mend = command[next(i for i, line in enumerate(command)
+                                    if line.startswith('problem')) + 1].strip()
+                self.host.check('modprobe() { :; }; ' + mend)
+            self.found()
+
+    def test_user(self):
+        """Somebody who may not open the devices."""
+        with self.host.standin():
+            status, text = self.host.run(f"su operator -c '{EGM_VM}'", 300)
+            self.assertEqual(status, 1, text)
+            self.assertIn('operator may not open /dev/egm4', text)
+
+    def test_region_stays(self):
+        """To look at a region does not clear it, as to open it does."""
+        with self.host.standin():
+            with Qemu(self.host, ram(64) + word(FREE)):
+                pass
+            for options in ('', 'qemu', 'libvirt', 'svg'):
+                self.host.check(f'{EGM_VM} {options} > /dev/null')
+            self.assertEqual(self.host.region(4, FREE, 8),
+                             WORD.to_bytes(8, 'little'))
+
+    def test_iommufd(self):
+        """The default, on a kernel whose iommufd can map EGM."""
+        parameter = '/sys/module/iommufd/parameters/pfnmap'
+        self.host.check(f'echo Y > {parameter}')
+        with self.host.standin():
+            self.assertIn(gpu(0), self.start('--memory 128M'))
+            self.host.check('grep -q iommufd=iommufd0 /tmp/vm')
+        self.host.check(f'echo N > {parameter}')
+
+
+if __name__ == '__main__':
+    tap.main()
