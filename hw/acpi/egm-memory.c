@@ -11,54 +11,36 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "qapi/qapi-commands-egm.h"
 #include "qapi/visitor.h"
-#include "qobject/qnull.h"
 #include "qemu/error-report.h"
+#include "qemu/notify.h"
+#include "qemu/units.h"
 #include "qom/object_interfaces.h"
 #include "hw/acpi/egm-memory.h"
 #include "hw/acpi/pci.h"
 #include "hw/pci/pci_bridge.h"
 #include "hw/pci/pci_bus.h"
 #include "hw/qdev-core.h"
-#include "hw/ram-holes.h"
-#include "system/egm.h"
+#include "system/hostmem.h"
 #include "system/numa.h"
 #include "trace.h"
-
-OBJECT_DECLARE_SIMPLE_TYPE(AcpiEgmMemory, ACPI_EGM_MEMORY)
-
-struct AcpiEgmMemory {
-    /* private */
-    Object parent;
-    const char *id;     /* set when complete; QOM takes linear time for it */
-
-    /*
-     * Settled by acpi_egm_memory_resolve(). @path leads to the PCI function:
-     * the number of the root bus, which is fixed by configuration, then a devfn
-     * per bus. The numbers of other buses are the firmware's choice and not
-     * used. @devices are those with which the function would go away: they have
-     * @unplug_blocker, until a guest powers off their slot. @pdev is the
-     * function itself, for queries; then it is NULL.
-     */
-    GByteArray *path;
-    PCIDevice *pdev;
-    uint64_t base;
-    uint64_t size;
-    GPtrArray *devices;
-    Error *unplug_blocker;
-
-    /* public */
-    char *pci_dev;
-    uint32_t node;
-};
 
 OBJECT_DEFINE_SIMPLE_TYPE_WITH_INTERFACES(AcpiEgmMemory, acpi_egm_memory,
                                           ACPI_EGM_MEMORY, OBJECT,
                                           { TYPE_USER_CREATABLE },
                                           { NULL })
 
-/* The objects, sorted by @compare so that nothing depends on QOM's hashing */
+static const TypeInfo egm_machine_info = {
+    .name = TYPE_ACPI_EGM_MEMORY_MACHINE,
+    .parent = TYPE_INTERFACE,
+};
+
+static void egm_register_types(void)
+{
+    type_register_static(&egm_machine_info);
+}
+
+type_init(egm_register_types)
 
 static int egm_collect_one(Object *obj, void *opaque)
 {
@@ -68,29 +50,19 @@ static int egm_collect_one(Object *obj, void *opaque)
     return 0;
 }
 
-static GPtrArray *egm_collect(GCompareFunc compare)
+static int egm_compare_id(gconstpointer a, gconstpointer b)
+{
+    return strcmp((*(AcpiEgmMemory * const *)a)->id,
+                  (*(AcpiEgmMemory * const *)b)->id);
+}
+
+GPtrArray *acpi_egm_memory_list(void)
 {
     GPtrArray *objects = g_ptr_array_new();
 
     object_child_foreach(object_get_objects_root(), egm_collect_one, objects);
-    g_ptr_array_sort(objects, compare);
+    g_ptr_array_sort(objects, egm_compare_id);
     return objects;
-}
-
-static int egm_compare_id(gconstpointer a, gconstpointer b)
-{
-    const AcpiEgmMemory *const *x = a, *const *y = b;
-
-    return strcmp((*x)->id, (*y)->id);
-}
-
-static int egm_compare_path(gconstpointer a, gconstpointer b)
-{
-    const GByteArray *x = (*(const AcpiEgmMemory *const *)a)->path;
-    const GByteArray *y = (*(const AcpiEgmMemory *const *)b)->path;
-    int order = memcmp(x->data, y->data, MIN(x->len, y->len));
-
-    return order ?: (int)x->len - (int)y->len;
 }
 
 /* Checks */
@@ -141,8 +113,16 @@ static PCIDevice *egm_find_pci_dev(const char *name, Error **errp)
     return pdev;
 }
 
-static bool egm_check_node(const AcpiEgmMemory *egm, MachineState *ms,
-                           Error **errp)
+PCIDevice *acpi_egm_memory_device(const AcpiEgmMemory *egm)
+{
+    PCIDevice *pdev = egm_find_pci_dev(egm->pci_dev, NULL);
+
+    return pdev && qdev_is_realized(DEVICE(pdev)) &&
+           !DEVICE(pdev)->hotplugged ? pdev : NULL;
+}
+
+static bool egm_check_node(AcpiEgmMemory *egm, const MachineState *ms,
+                           hwaddr ram_base, Error **errp)
 {
     ERRP_GUARD();
     const NumaState *numa = ms->numa_state;
@@ -168,163 +148,215 @@ static bool egm_check_node(const AcpiEgmMemory *egm, MachineState *ms,
                           "%s.\n", egm->node, TYPE_MEMORY_BACKEND_FILE);
         return false;
     }
+    numa_node_range(ms, egm->node, ram_base, &egm->base, &egm->size);
+    if (!QEMU_IS_ALIGNED(egm->base, 2 * MiB)) {
+        error_setg(errp, "node=%u: its RAM begins at 0x%" PRIx64 ", which is "
+                   "no multiple of 2 MiB: the GPU's large pages would break",
+                   egm->node, egm->base);
+        error_append_hint(errp, "Use multiples of 2 MiB as sizes of the nodes "
+                          "before it, better of 512 MiB.\n");
+        return false;
+    }
+    return true;
+}
+
+/*
+ * A GPU addresses EGM by the offset into the host's region: byte n of the
+ * backend has to be byte n of the file.
+ */
+static bool egm_check_linear(Object *backend, const char *id, Error **errp)
+{
+    ERRP_GUARD();
+    uint64_t offset;
+
+    if (!object_property_get_bool(backend, "share", &error_abort)) {
+        error_setg(errp, "memory backend '%s' has share=off: the guest would "
+                   "run on a private copy that no GPU can reach", id);
+        error_append_hint(errp, "Use share=on.\n");
+        return false;
+    }
+    if (object_property_get_bool(backend, "readonly", &error_abort)) {
+        error_setg(errp, "memory backend '%s' has readonly=on: guest RAM must "
+                   "be writable", id);
+        error_append_hint(errp, "Remove readonly=on and rom=on.\n");
+        return false;
+    }
+    offset = object_property_get_uint(backend, "offset", &error_abort);
+    if (offset) {
+        error_setg(errp, "memory backend '%s' has offset=%" PRIu64 ": a GPU "
+                   "counts from the start of the EGM region", id, offset);
+        error_append_hint(errp, "Use offset=0.\n");
+        return false;
+    }
+    return true;
+}
+
+/*
+ * Is the open file @fd directly in /dev, where a device node should be? Its own
+ * name is asked for: @mem_path can be relative, a link, or a directory in which
+ * QEMU has made a file.
+ */
+static bool egm_is_in_dev(int fd, const char *mem_path)
+{
+    g_autofree char *link = g_strdup_printf("/proc/self/fd/%d", fd);
+    g_autofree char *name = g_file_read_link(link, NULL);
+    g_autofree char *dir = g_path_get_dirname(name ?: mem_path);
+    struct stat a, b;
+
+    return !stat(dir, &a) && !stat("/dev", &b) && a.st_dev == b.st_dev &&
+           a.st_ino == b.st_ino;
+}
+
+static bool egm_check_file(HostMemoryBackend *backend, const char *id,
+                           Error **errp)
+{
+    ERRP_GUARD();
+    g_autofree char *mem_path =
+        object_property_get_str(OBJECT(backend), "mem-path", &error_abort);
+    int fd = memory_region_get_fd(&backend->mr);
+    struct stat st;
+
+    if (fstat(fd, &st) < 0) {
+        error_setg_errno(errp, errno, "memory backend '%s': cannot inspect "
+                         "mem-path=%s", id, mem_path);
+        return false;
+    }
+    if (!S_ISREG(st.st_mode)) {
+        return true;
+    }
+    if (egm_is_in_dev(fd, mem_path)) {
+        error_setg(errp, "memory backend '%s': mem-path=%s is a regular file "
+                   "where a device should be", id, mem_path);
+        error_append_hint(errp, "Remove the file, and load the nvgrace-egm "
+                          "driver, which creates the device.\n");
+        return false;
+    }
+    warn_report("memory backend '%s': mem-path=%s is a regular file, not an "
+                "EGM device; good for tests, but no GPU can reach it", id,
+                mem_path);
+    return true;
+}
+
+static bool egm_check_backend(HostMemoryBackend *backend, Error **errp)
+{
+    ERRP_GUARD();
+    const char *id = object_get_canonical_path_component(OBJECT(backend));
+
+    if (!id) {
+        error_setg(errp, "its memory backend has been deleted");
+        return false;
+    }
+    if (!object_dynamic_cast(OBJECT(backend), TYPE_MEMORY_BACKEND_FILE)) {
+        error_setg(errp, "memory backend '%s' is a %s, not a %s", id,
+                   object_get_typename(OBJECT(backend)),
+                   TYPE_MEMORY_BACKEND_FILE);
+        error_append_hint(errp, "Use -object %s,id=%s,mem-path=/dev/egmX,"
+                          "share=on,size=...\n", TYPE_MEMORY_BACKEND_FILE, id);
+        return false;
+    }
+    return egm_check_linear(OBJECT(backend), id, errp) &&
+           egm_check_file(backend, id, errp);
+}
+
+/*
+ * The guest's driver takes the NUMA node of the GPU for that of its EGM. Linux
+ * takes it from the host bridge.
+ * @bridges: by bus number, the first object below each host bridge
+ */
+static bool egm_check_host_bridge(AcpiEgmMemory *egm, PCIDevice *pdev,
+                                  AcpiEgmMemory **bridges, Error **errp)
+{
+    ERRP_GUARD();
+    PCIBus *root = pci_device_root_bus(pdev);
+    AcpiEgmMemory **first = &bridges[pci_bus_num(root)];
+    unsigned node = pci_bus_numa_node(root);
+
+    if (node != NUMA_NODE_UNASSIGNED && node != egm->node) {
+        error_setg(errp, "pci-dev=%s, node=%u: the host bridge '%s' of the "
+                   "device has numa_node=%u: the GPU would take the memory of "
+                   "that node for its EGM", egm->pci_dev, egm->node,
+                   BUS(root)->name, node);
+        error_append_hint(errp, "Use numa_node=%u, or another host bridge for "
+                          "the GPU.\n", egm->node);
+        return false;
+    }
+    if (*first && (*first)->node != egm->node) {
+        error_setg(errp, "pci-dev=%s, node=%u: %s '%s' has node=%u for %s, "
+                   "below the same host bridge '%s'", egm->pci_dev, egm->node,
+                   TYPE_ACPI_EGM_MEMORY, (*first)->id, (*first)->node,
+                   (*first)->pci_dev, BUS(root)->name);
+        error_append_hint(errp, "A host bridge has one NUMA node. Use a "
+                          "pxb-pcie with numa_node=... for each node.\n");
+        return false;
+    }
+    *first = *first ?: egm;
     return true;
 }
 
 /* A Generic Initiator that names the GPU means: memory of the GPU itself. */
-static bool egm_check_initiators(const AcpiEgmMemory *egm,
-                                 const NumaState *numa, const PCIDevice *pdev,
-                                 Error **errp)
+static int egm_check_initiator(NotifierWithReturn *notifier, void *data,
+                               Error **errp)
 {
     ERRP_GUARD();
+    const AcpiGenericInitiatorLink *link = data;
+    const MachineState *ms = MACHINE(qdev_get_machine());
+    g_autoptr(GPtrArray) objects = NULL;
 
-    for (unsigned i = 0; i < numa->num_nodes; i++) {
-        if (numa->nodes[i].has_gi && numa->nodes[i].node_mem &&
-            acpi_generic_initiator_names(i, pdev)) {
-            error_setg(errp, "pci-dev=%s: an acpi-generic-initiator ties it to "
-                       "node=%u, which has memory", egm->pci_dev, i);
+    if (!ms->numa_state->nodes[link->node].node_mem) {
+        return 0;
+    }
+    objects = acpi_egm_memory_list();
+    for (unsigned i = 0; i < objects->len; i++) {
+        const AcpiEgmMemory *egm = g_ptr_array_index(objects, i);
+
+        if (acpi_egm_memory_device(egm) == link->pdev) {
+            error_setg(errp, "%s '%s': pci-dev=%s: acpi-generic-initiator '%s' "
+                       "ties it to node=%u, which has memory",
+                       TYPE_ACPI_EGM_MEMORY, egm->id, egm->pci_dev, link->id,
+                       link->node);
             error_append_hint(errp, "The guest would take that RAM for memory "
                               "of the GPU. Use nodes without memory for "
                               "acpi-generic-initiator.\n");
-            return false;
-        }
-    }
-    return true;
-}
-
-/*
- * Keep all functions of a slot from being unplugged: they go together. Slots
- * that several objects need have a blocker of each.
- */
-static void egm_hold_slot(AcpiEgmMemory *egm, PCIBus *bus, int devfn)
-{
-    for (int f = 0; f < PCI_FUNC_MAX; f++) {
-        PCIDevice *pdev = bus->devices[PCI_DEVFN(PCI_SLOT(devfn), f)];
-
-        if (pdev) {
-            qdev_add_unplug_blocker(DEVICE(pdev), egm->unplug_blocker);
-            g_ptr_array_add(egm->devices, pdev);
-        }
-    }
-}
-
-static int egm_hold_neighbour(Object *obj, void *opaque)
-{
-    AcpiEgmMemory *egm = (AcpiEgmMemory *)
-        object_dynamic_cast(obj, TYPE_ACPI_EGM_MEMORY);
-    PCIDevice *pdev = opaque;
-
-    /* At first, the listener is told about all that is there already. */
-    if (!egm || g_ptr_array_find(egm->devices, pdev, NULL)) {
-        return 0;
-    }
-    for (unsigned i = 0; i < egm->devices->len; i++) {
-        PCIDevice *held = g_ptr_array_index(egm->devices, i);
-
-        if (pci_get_bus(held) == pci_get_bus(pdev) &&
-            PCI_SLOT(held->devfn) == PCI_SLOT(pdev->devfn)) {
-            qdev_add_unplug_blocker(DEVICE(pdev), egm->unplug_blocker);
-            g_ptr_array_add(egm->devices, pdev);
-            break;
+            return -EINVAL;
         }
     }
     return 0;
 }
 
-/* Unplugging a function that was plugged in later takes the others along. */
-static void egm_device_realized(DeviceListener *listener, DeviceState *dev)
-{
-    if (object_dynamic_cast(OBJECT(dev), TYPE_PCI_DEVICE)) {
-        object_child_foreach(object_get_objects_root(), egm_hold_neighbour,
-                             dev);
-    }
-}
-
-static int egm_forget_device(Object *obj, void *dev)
-{
-    AcpiEgmMemory *egm = (AcpiEgmMemory *)
-        object_dynamic_cast(obj, TYPE_ACPI_EGM_MEMORY);
-
-    if (egm && g_ptr_array_remove(egm->devices, dev)) {
-        qdev_del_unplug_blocker(dev, egm->unplug_blocker);
-        if (dev == (void *)egm->pdev) {
-            egm->pdev = NULL;
-        }
-    }
-    return 0;
-}
-
-/* Blockers don't stop a guest that powers off a slot. Forget what is gone. */
-static void egm_device_unrealized(DeviceListener *listener, DeviceState *dev)
-{
-    object_child_foreach(object_get_objects_root(), egm_forget_device, dev);
-}
-
-static DeviceListener egm_listener = {
-    .realize = egm_device_realized,
-    .unrealize = egm_device_unrealized,
+static NotifierWithReturn egm_initiator_check = {
+    .notify = egm_check_initiator,
 };
 
-/* Walk up to the root bus; the only place that looks at the PCI tree. */
-static void egm_settle_path(AcpiEgmMemory *egm, PCIDevice *pdev)
-{
-    PCIBus *bus = pci_get_bus(pdev);
-    uint8_t step;
+/* What has been seen of the objects before this one */
+typedef struct EgmSeen {
+    GHashTable *pci_devs;       /* PCIDevice: AcpiEgmMemory */
+    GHashTable *backends;       /* HostMemoryBackend */
+    AcpiEgmMemory *bridges[PCI_BUS_MAX];
+} EgmSeen;
 
-    error_setg(&egm->unplug_blocker, "Device is in use by %s '%s': the guest's "
-               "ACPI tables describe it", TYPE_ACPI_EGM_MEMORY, egm->id);
-    egm->devices = g_ptr_array_new();
-    egm->path = g_byte_array_new();
-    egm->pdev = pdev;
-
-    while (true) {
-        egm_hold_slot(egm, bus, pdev->devfn);
-        step = pdev->devfn;
-        g_byte_array_prepend(egm->path, &step, 1);
-        if (pci_bus_is_root(bus)) {
-            break;
-        }
-        pdev = pci_bridge_get_device(bus);
-        bus = pci_get_bus(pdev);
-    }
-    step = pci_bus_num(bus);
-    g_byte_array_prepend(egm->path, &step, 1);
-}
-
-/*
- * @pci_devs: the devices of the objects before this one
- * @backends: the memory backends already checked
- */
-static bool egm_resolve_one(AcpiEgmMemory *egm, MachineState *ms,
-                            hwaddr ram_base, GHashTable *pci_devs,
-                            GHashTable *backends, Error **errp)
+static bool egm_check_one(AcpiEgmMemory *egm, MachineState *ms,
+                          hwaddr ram_base, EgmSeen *seen, Error **errp)
 {
     ERRP_GUARD();
     HostMemoryBackend *backend;
-    AcpiEgmMemory *other;
+    const AcpiEgmMemory *other;
     PCIDevice *pdev;
 
-    if (!egm_check_node(egm, ms, errp)) {
+    if (!egm_check_node(egm, ms, ram_base, errp)) {
         return false;
     }
     backend = ms->numa_state->nodes[egm->node].node_memdev;
-    if (!g_hash_table_contains(backends, backend)) {
-        if (!egm_backend_check(backend, errp)) {
-            error_prepend(errp, "node=%u: ", egm->node);
-            return false;
-        }
-        g_hash_table_add(backends, backend);
+    if (g_hash_table_add(seen->backends, backend) &&
+        !egm_check_backend(backend, errp)) {
+        error_prepend(errp, "node=%u: ", egm->node);
+        return false;
     }
 
     pdev = egm_find_pci_dev(egm->pci_dev, errp);
     if (!pdev) {
         return false;
     }
-    if (!egm_backend_check_gpu(backend, pdev, errp)) {
-        error_prepend(errp, "pci-dev=%s, node=%u: ", egm->pci_dev, egm->node);
-        return false;
-    }
-    other = g_hash_table_lookup(pci_devs, pdev);
+    other = g_hash_table_lookup(seen->pci_devs, pdev);
     if (other) {
         error_setg(errp, "pci-dev=%s already belongs to %s '%s'", egm->pci_dev,
                    TYPE_ACPI_EGM_MEMORY, other->id);
@@ -332,9 +364,9 @@ static bool egm_resolve_one(AcpiEgmMemory *egm, MachineState *ms,
                           "each GPU.\n");
         return false;
     }
-    g_hash_table_insert(pci_devs, pdev, egm);
+    g_hash_table_insert(seen->pci_devs, pdev, egm);
 
-    if (!egm_check_initiators(egm, ms->numa_state, pdev, errp)) {
+    if (!egm_check_host_bridge(egm, pdev, seen->bridges, errp)) {
         return false;
     }
     if (pdev->devfn) {
@@ -344,41 +376,38 @@ static bool egm_resolve_one(AcpiEgmMemory *egm, MachineState *ms,
                     egm->pci_dev, PCI_SLOT(pdev->devfn), PCI_FUNC(pdev->devfn));
     }
 
-    egm_settle_path(egm, pdev);
-    numa_node_range(ms, egm->node, ram_base, &egm->base, &egm->size);
-    trace_acpi_egm_memory_resolve(egm->id, egm->pci_dev, egm->node,
-                                  egm->base, egm->size);
+    error_setg(&egm->unplug_blocker, "Device is in use by %s '%s': the guest's "
+               "ACPI tables describe it", TYPE_ACPI_EGM_MEMORY, egm->id);
+    qdev_add_unplug_blocker(DEVICE(pdev), egm->unplug_blocker);
+    trace_acpi_egm_memory_check(egm->id, egm->pci_dev, egm->node, egm->base,
+                                egm->size);
     return true;
 }
 
-bool acpi_egm_memory_resolve(MachineState *ms, hwaddr ram_base, bool acpi,
-                             Error **errp)
+bool acpi_egm_memory_check(MachineState *ms, hwaddr ram_base, bool acpi,
+                           Error **errp)
 {
     ERRP_GUARD();
-    g_autoptr(GPtrArray) objects = egm_collect(egm_compare_id);
+    g_autoptr(GPtrArray) objects = acpi_egm_memory_list();
     g_autoptr(GHashTable) pci_devs = g_hash_table_new(NULL, NULL);
     g_autoptr(GHashTable) backends = g_hash_table_new(NULL, NULL);
+    EgmSeen seen = { .pci_devs = pci_devs, .backends = backends };
 
     for (unsigned i = 0; i < objects->len; i++) {
         AcpiEgmMemory *egm = g_ptr_array_index(objects, i);
-        bool ok = acpi;
 
         if (!acpi) {
             error_setg(errp, "machine option acpi=off: the guest is told about "
                        "EGM by ACPI tables");
             error_append_hint(errp, "Use -machine acpi=on.\n");
-        } else {
-            ok = egm_resolve_one(egm, ms, ram_base, pci_devs, backends, errp);
         }
-        if (!ok) {
+        if (*errp || !egm_check_one(egm, ms, ram_base, &seen, errp)) {
             error_prepend(errp, "%s '%s': ", TYPE_ACPI_EGM_MEMORY, egm->id);
             return false;
         }
     }
-    if (objects->len) {
-        device_listener_register(&egm_listener);
-    }
-    return true;
+    return !objects->len ||
+           acpi_generic_initiator_add_check(&egm_initiator_check, errp);
 }
 
 /* Tables */
@@ -408,185 +437,101 @@ static Aml *egm_dsd(const AcpiEgmMemory *egm)
 }
 
 /*
- * What stands for one step of a path: first the scope of the host bridge, which
- * is declared elsewhere under these names, then a Device for each bus, or its
- * scope if it is @declared elsewhere as well.
+ * What leads to EGM
+ * @on_way: functions with EGM with their _DSD, bridges with NULL
+ * @bridges: host bridges, by bus number, which is fixed by configuration; the
+ *     numbers of other buses are the firmware's choice and not used
  */
-static Aml *egm_open_step(unsigned depth, uint8_t step, bool declared)
-{
-    Aml *dev;
+typedef struct EgmTree {
+    GHashTable *on_way;
+    struct {
+        PCIBus *bus;
+        uint32_t node;
+    } bridges[PCI_BUS_MAX];
+} EgmTree;
 
-    if (depth == 0) {
-        return step ? aml_scope("\\_SB.PC%.02X", step)
-                    : aml_scope("\\_SB.PCI0");
+static void egm_tree_add(EgmTree *tree, PCIDevice *pdev, uint32_t node,
+                         Aml *dsd)
+{
+    PCIBus *bus = pci_get_bus(pdev);
+
+    g_hash_table_insert(tree->on_way, pdev, dsd);
+    while (!pci_bus_is_root(bus)) {
+        pdev = pci_bridge_get_device(bus);
+        if (!g_hash_table_insert(tree->on_way, pdev, NULL)) {
+            return;
+        }
+        bus = pci_get_bus(pdev);
     }
-    if (declared) {
-        return aml_scope("S%.02X", step);
-    }
-    dev = aml_device("S%.02X", step);
-    /* ACPI 6.5, 6.1.1 _ADR, Table 6.2: PCI device in the high word */
-    aml_append(dev, aml_name_decl("_ADR", aml_int(PCI_SLOT(step) << 16 |
-                                                  PCI_FUNC(step))));
-    return dev;
+    tree->bridges[pci_bus_num(bus)].bus = bus;
+    tree->bridges[pci_bus_num(bus)].node = node;
 }
 
-/*
- * @objects from @begin up to @end, sorted by path, have the first @depth steps
- * of their paths in common. Append what stands for each different next step.
- */
-static void egm_append_steps(Aml *parent, AcpiEgmMemory **begin,
-                             AcpiEgmMemory **end, unsigned depth,
-                             bool pci0_declared)
+/* Append to @parent what stands for each function of @bus that is @on_way. */
+static void egm_append_bus(Aml *parent, PCIBus *bus, GHashTable *on_way,
+                           bool declared)
 {
-    while (begin < end) {
-        const uint8_t *path = (*begin)->path->data;
-        uint8_t step = path[depth];
-        Aml *aml = egm_open_step(depth, step, pci0_declared && !path[0]);
-        AcpiEgmMemory **next = begin;
+    for (unsigned devfn = 0; devfn < PCI_DEVFN_MAX; devfn++) {
+        PCIDevice *pdev = bus->devices[devfn];
+        gpointer dsd;
+        Aml *dev;
 
-        while (next < end && (*next)->path->data[depth] == step) {
-            next++;
+        if (!pdev ||
+            !g_hash_table_lookup_extended(on_way, pdev, NULL, &dsd)) {
+            continue;
         }
-        if ((*begin)->path->len == depth + 1) {
-            aml_append(aml, egm_dsd(*begin));
-            begin++;
+        if (declared) {
+            dev = aml_scope("S%.02X", devfn);
+        } else {
+            dev = aml_device("S%.02X", devfn);
+            /* ACPI 6.5, 6.1.1 _ADR, Table 6.2: PCI device in the high word */
+            aml_append(dev, aml_name_decl("_ADR",
+                                          aml_int(PCI_SLOT(devfn) << 16 |
+                                                  PCI_FUNC(devfn))));
         }
-        egm_append_steps(aml, begin, next, depth + 1, pci0_declared);
-        aml_append(parent, aml);
-        begin = next;
+        if (dsd) {
+            aml_append(dev, dsd);
+        } else {
+            egm_append_bus(dev, pci_bridge_get_sec_bus(PCI_BRIDGE(pdev)),
+                           on_way, declared);
+        }
+        aml_append(parent, dev);
     }
 }
 
 void acpi_egm_memory_build_dsdt(Aml *dsdt, bool pci0_declared)
 {
-    g_autoptr(GPtrArray) objects = egm_collect(egm_compare_path);
-    AcpiEgmMemory **begin = (AcpiEgmMemory **)objects->pdata;
-    unsigned count = 0;
-
-    /* What follows in a slot that the guest powered off is another device. */
-    for (unsigned i = 0; i < objects->len; i++) {
-        if (begin[i]->pdev) {
-            begin[count++] = begin[i];
-        }
-    }
-    egm_append_steps(dsdt, begin, begin + count, 0, pci0_declared);
-    trace_acpi_egm_memory_build_dsdt(count);
-}
-
-/* Queries */
-
-/* Until the firmware numbers the buses, those behind a bridge are 0. */
-static StrOrNull *egm_query_pci_address(const PCIDevice *pdev)
-{
-    StrOrNull *address = g_new0(StrOrNull, 1);
-    PCIBus *bus = pdev ? pci_get_bus(pdev) : NULL;
-
-    if (!bus || (!pci_bus_is_root(bus) && !pci_bus_num(bus))) {
-        address->type = QTYPE_QNULL;
-        address->u.n = qnull();
-    } else {
-        address->type = QTYPE_QSTRING;
-        address->u.s = g_strdup_printf("0000:%02x:%02x.%x", pci_bus_num(bus),
-                                       PCI_SLOT(pdev->devfn),
-                                       PCI_FUNC(pdev->devfn));
-    }
-    return address;
-}
-
-/* The names that egm_open_step() gives */
-static char *egm_query_acpi_path(const GByteArray *steps)
-{
-    GString *path = g_string_new("\\_SB");
-
-    for (unsigned i = 0; i < steps->len; i++) {
-        if (i) {
-            g_string_append_printf(path, ".S%.02X", steps->data[i]);
-        } else if (steps->data[i]) {
-            g_string_append_printf(path, ".PC%.02X", steps->data[i]);
-        } else {
-            g_string_append(path, ".PCI0");
-        }
-    }
-    return g_string_free(path, false);
-}
-
-static EgmMemoryRangeList *egm_query_withheld(const AcpiEgmMemory *egm,
-                                              const GArray *holes)
-{
-    EgmMemoryRangeList *list = NULL, **tail = &list;
-    uint64_t base, size, ram_base;
-
-    numa_node_range(MACHINE(qdev_get_machine()), egm->node, 0, &base, &size);
-    ram_base = egm->base - base;
-    for (unsigned i = 0; holes && i < holes->len; i++) {
-        const RamBadRange *hole = &g_array_index(holes, RamBadRange, i);
-        uint64_t start = MAX(ram_base + hole->offset, egm->base);
-        uint64_t end = MIN(ram_base + hole->offset + hole->size,
-                           egm->base + egm->size);
-
-        if (start < end) {
-            EgmMemoryRange *range = g_new0(EgmMemoryRange, 1);
-
-            range->base = start;
-            range->size = end - start;
-            QAPI_LIST_APPEND(tail, range);
-        }
-    }
-    return list;
-}
-
-static EgmRegionInfo *egm_query_region(const EgmRegion *region)
-{
-    EgmRegionInfo *info = g_new0(EgmRegionInfo, 1);
-    strList **tail = &info->gpus;
-
-    info->name = g_strdup(region->name);
-    info->has_size = region->size;
-    info->size = region->size;
-    info->has_gpus = region->gpus;
-    for (char **gpu = region->gpus; gpu && *gpu; gpu++) {
-        QAPI_LIST_APPEND(tail, g_strdup(*gpu));
-    }
-    return info;
-}
-
-static AcpiEgmMemoryInfo *egm_query_one(const AcpiEgmMemory *egm,
-                                        const MachineState *ms)
-{
-    HostMemoryBackend *backend = ms->numa_state->nodes[egm->node].node_memdev;
-    AcpiEgmMemoryInfo *info = g_new0(AcpiEgmMemoryInfo, 1);
-    g_autoptr(EgmRegion) region = NULL;
-
-    info->id = g_strdup(egm->id);
-    info->pci_dev = g_strdup(egm->pci_dev);
-    info->host_address = egm->pdev ? egm_host_address(egm->pdev) : NULL;
-    info->pci_address = egm_query_pci_address(egm->pdev);
-    info->acpi_path = egm_query_acpi_path(egm->path);
-    info->node = egm->node;
-    info->base = egm->base;
-    info->size = egm->size;
-    info->withheld = egm_query_withheld(egm, ms->ram_holes);
-    info->memdev = g_strdup(
-        object_get_canonical_path_component(OBJECT(backend)));
-    info->mem_path = object_property_get_str(OBJECT(backend), "mem-path",
-                                             &error_abort);
-    region = egm_region_of_backend(backend);
-    if (region) {
-        info->egm_device = egm_query_region(region);
-    }
-    return info;
-}
-
-AcpiEgmMemoryInfoList *qmp_query_acpi_egm_memory(Error **errp)
-{
-    g_autoptr(GPtrArray) objects = egm_collect(egm_compare_id);
-    AcpiEgmMemoryInfoList *list = NULL, **tail = &list;
+    g_autoptr(GPtrArray) objects = acpi_egm_memory_list();
+    g_autoptr(GHashTable) on_way = g_hash_table_new(NULL, NULL);
+    EgmTree tree = { .on_way = on_way };
+    Aml *dsd[MAX_NODES] = { };  /* the same for all GPUs of a node */
 
     for (unsigned i = 0; i < objects->len; i++) {
-        QAPI_LIST_APPEND(tail, egm_query_one(g_ptr_array_index(objects, i),
-                                             MACHINE(qdev_get_machine())));
+        const AcpiEgmMemory *egm = g_ptr_array_index(objects, i);
+        PCIDevice *pdev = acpi_egm_memory_device(egm);
+
+        if (pdev) {
+            dsd[egm->node] = dsd[egm->node] ?: egm_dsd(egm);
+            egm_tree_add(&tree, pdev, egm->node, dsd[egm->node]);
+        }
     }
-    return list;
+    for (unsigned nr = 0; nr < PCI_BUS_MAX; nr++) {
+        PCIBus *bus = tree.bridges[nr].bus;
+        Aml *scope;
+
+        if (!bus) {
+            continue;
+        }
+        scope = nr ? aml_scope("\\_SB.PC%.02X", nr) : aml_scope("\\_SB.PCI0");
+        if (pci_bus_numa_node(bus) == NUMA_NODE_UNASSIGNED) {
+            /* ACPI 6.5, 6.2.15 _PXM (Proximity) */
+            aml_append(scope, aml_name_decl("_PXM",
+                                            aml_int(tree.bridges[nr].node)));
+        }
+        egm_append_bus(scope, bus, on_way, pci0_declared && !nr);
+        aml_append(dsdt, scope);
+    }
+    trace_acpi_egm_memory_build_dsdt(g_hash_table_size(on_way));
 }
 
 /* The QOM object */
@@ -594,10 +539,11 @@ AcpiEgmMemoryInfoList *qmp_query_acpi_egm_memory(Error **errp)
 static bool egm_check_new(const AcpiEgmMemory *egm, Error **errp)
 {
     ERRP_GUARD();
-    MachineClass *mc = MACHINE_GET_CLASS(qdev_get_machine());
+    Object *machine = qdev_get_machine();
 
-    if (!mc->acpi_egm_memory_supported) {
-        error_setg(errp, "not supported by machine '%s'", mc->name);
+    if (!object_dynamic_cast(machine, TYPE_ACPI_EGM_MEMORY_MACHINE)) {
+        error_setg(errp, "not supported by machine '%s'",
+                   MACHINE_GET_CLASS(machine)->name);
         error_append_hint(errp, "Use -machine virt.\n");
         return false;
     }
@@ -626,11 +572,18 @@ static void acpi_egm_memory_complete(UserCreatable *uc, Error **errp)
     AcpiEgmMemory *egm = ACPI_EGM_MEMORY(uc);
     const char *id = object_get_canonical_path_component(OBJECT(uc));
 
-    if (egm_check_new(egm, errp)) {
-        egm->id = id;
-    } else {
+    if (!egm_check_new(egm, errp)) {
         error_prepend(errp, "%s '%s': ", TYPE_ACPI_EGM_MEMORY, id);
+        return;
     }
+    egm->id = id;
+
+    /* The guest's driver takes all memory of the node for EGM. */
+    error_setg(&egm->memory_blocker, "%s '%s' tells the guest that the memory "
+               "of this node is EGM", TYPE_ACPI_EGM_MEMORY, id);
+    error_append_hint(&egm->memory_blocker, "Use another node.\n");
+    numa_add_memory_blocker(MACHINE(qdev_get_machine()), egm->node,
+                            egm->memory_blocker);
 }
 
 static bool acpi_egm_memory_can_be_deleted(UserCreatable *uc)
@@ -692,15 +645,13 @@ static void acpi_egm_memory_finalize(Object *obj)
 {
     AcpiEgmMemory *egm = ACPI_EGM_MEMORY(obj);
 
-    if (egm->devices) {
-        for (unsigned i = 0; i < egm->devices->len; i++) {
-            qdev_del_unplug_blocker(g_ptr_array_index(egm->devices, i),
-                                    egm->unplug_blocker);
-        }
-        g_ptr_array_unref(egm->devices);
-    }
-    g_clear_pointer(&egm->path, g_byte_array_unref);
+    /* A device has it until QEMU ends: that is when the object may go. */
     error_free(egm->unplug_blocker);
+    if (egm->memory_blocker) {
+        numa_del_memory_blocker(MACHINE(qdev_get_machine()), egm->node,
+                                egm->memory_blocker);
+        error_free(egm->memory_blocker);
+    }
     g_free(egm->pci_dev);
 }
 

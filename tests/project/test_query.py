@@ -4,7 +4,6 @@
 
 import os
 import pathlib
-import re
 import sys
 import tempfile
 import unittest
@@ -64,7 +63,7 @@ class Query(unittest.TestCase):
                 {'id': 'a1', 'pci-dev': '/machine/peripheral/gpu1',
                  'pci-address': '0000:00:1f.0', 'acpi-path': r'\_SB.PCI0.SF8',
                  **common},
-                {'id': 'egm0', 'pci-dev': 'gpu0', 'pci-address': None,
+                {'id': 'egm0', 'pci-dev': 'gpu0',
                  'acpi-path': r'\_SB.PC20.S00.S00', **common}])
 
     def test_device(self):
@@ -80,20 +79,40 @@ class Query(unittest.TestCase):
         self.assertEqual(found['withheld'], [
             {'base': RAM_BASE + 4 * MIB, 'size': 64 << 10},
             {'base': RAM_BASE + 100 * MIB, 'size': 128 << 10}])
-        self.assertRegex(lines[2], r'^egm0 +0  0x40000000-0x47ffffff +128 MiB '
-                         r'+192 KiB  m0: /dev/zero$')
+        self.assertEqual(lines[0], 'egm0: node 0, 0x40000000-0x47ffffff, '
+                         '128 MiB, 192 KiB withheld')
+        self.assertEqual(lines[2], '    memory: m0, /dev/zero')
 
-    def test_table(self):
-        """Columns are aligned and fit a terminal."""
-        with self.machine(*self.PORT, *self.ROOT) as vm:
+    def test_info(self):
+        """A paragraph for each object, whatever the length of ids."""
+        long = 'x' * 100
+        with self.machine(*self.PORT, '-device',
+                          f'edu,id={long},bus=pcie.0,addr=7', '-object',
+                          f'acpi-egm-memory,id=b{long},node=0,'
+                          f'pci-dev={long}') as vm:
             lines = self.info(vm)
-        self.assertEqual(len(lines), 6)
-        self.assertLessEqual(max(map(len, lines)), 100)
-        # The last column begins where its head does.
-        for head, row in ((lines[0], lines[4]), (lines[1], lines[5])):
-            start = len(head) - len(re.split('  +', head)[-1])
-            self.assertEqual(row[start - 2:start], '  ', row)
-            self.assertNotEqual(row[start], ' ', row)
+        self.assertEqual(lines, [
+            f'b{long}: node 0, 0x40000000-0x47ffffff, 128 MiB',
+            f'    device: {long}, guest 0000:00:07.0, ACPI \\_SB.PCI0.S38',
+            f'    memory: m0, {self.tmp.name}/m0 (not EGM)',
+            'egm0: node 0, 0x40000000-0x47ffffff, 128 MiB',
+            '    device: gpu0, ACPI \\_SB.PC20.S00.S00',
+            f'    memory: m0, {self.tmp.name}/m0 (not EGM)'])
+
+    def test_gone(self):
+        """A device that is gone has no address and no path."""
+        # A function that no guest can see, as there is no function 0, goes at once.
+        with self.machine('-device', 'pcie-root-port,id=rp0,chassis=1',
+                          '-device', 'x3130-upstream,id=up,bus=rp0,addr=0.1',
+                          '-device', 'xio3130-downstream,id=d0,bus=up,chassis=2',
+                          '-device', 'edu,id=gpu0,bus=d0', '-object',
+                          'acpi-egm-memory,id=egm0,pci-dev=gpu0,node=0') as vm:
+            before, = vm.cmd('query-acpi-egm-memory')
+            vm.cmd('device_del', id='up')
+            after, = vm.cmd('query-acpi-egm-memory')
+            lines = self.info(vm)
+        self.assertEqual(set(before) - set(after), {'acpi-path'})
+        self.assertEqual(lines[1], '    device: gpu0, gone')
 
     def test_schema(self):
         """It is marked as unstable."""
@@ -105,7 +124,7 @@ class Query(unittest.TestCase):
     @unittest.skipIf('LSAN_OPTIONS' in os.environ,
                      'the sanitizer finds leaks, and keeps what was freed')
     def test_leak(self):
-        """A thousand queries cost no memory."""
+        """Thousands of queries cost no memory."""
         def resident(vm):
             pages = pathlib.Path(f'/proc/{vm.process.pid}/statm').read_text()
             return int(pages.split()[1]) * 4096
@@ -116,9 +135,9 @@ class Query(unittest.TestCase):
                     vm.cmd('query-acpi-egm-memory')
                 return resident(vm)
 
-            before = query(200)
-            # An answer is some 400 bytes: a leak would be twice this much.
-            self.assertLess(query(1000) - before, 200 << 10)
+            before = query(500)
+            # The smallest string takes 32 bytes: one that leaks would be 156 KiB.
+            self.assertLess(query(5000) - before, 100 << 10)
 
 
 if __name__ == '__main__':

@@ -318,8 +318,8 @@ static void aml_devices(const uint8_t *p, const uint8_t *end, const char *path,
 }
 
 /*
- * Every re-opened scope of a host bridge that begins with a PCI Device, or with
- * the scope of one
+ * Every re-opened scope of a host bridge that begins with its node, with a PCI
+ * Device, or with the scope of one
  */
 static char *describe_dsdt(const GByteArray *tables)
 {
@@ -335,7 +335,8 @@ static char *describe_dsdt(const GByteArray *tables)
         scope_end = aml_package_end(&body);
         if (scope_end <= end && body + 12 < scope_end &&
             !memcmp(body, "\\\x2e_SB_PC", 8) &&
-            (body[10] == 0x10 || !memcmp(body + 10, "\x5b\x82", 2))) {
+            (body[10] == 0x10 || !memcmp(body + 10, "\x5b\x82", 2) ||
+             !memcmp(body + 10, "\x08_PXM", 5))) {
             g_autofree char *name = g_strdup_printf("%.4s", body + 6);
             g_autoptr(GArray) all = g_array_new(false, false, sizeof(AmlBody));
             g_autoptr(GArray) bridge = NULL;
@@ -345,7 +346,13 @@ static char *describe_dsdt(const GByteArray *tables)
             g_array_append_val(all, before);
             bridge = aml_find(all, body + 6, &devices);
             g_assert_cmpint(devices, ==, 1);
-            aml_devices(body + 10, scope_end, name, bridge, out);
+            body += 10;
+            if (!memcmp(body, "\x08_PXM", 5)) {
+                body += 5;
+                g_string_append_printf(out, "%s pxm=%" PRIu64 "\n", name,
+                                       aml_integer(&body));
+            }
+            aml_devices(body, scope_end, name, bridge, out);
             p = scope_end - 1;
         }
     }
@@ -383,6 +390,8 @@ static char *describe_srat(const GByteArray *tables)
     bus ",addr=" addr ",chassis=" #chassis " "
 #define PXB(name, nr) "-device pxb-pcie,id=" name ",bus=pcie.0,bus_nr=" nr " "
 #define GPU(name, bus) "-device pci-testdev,id=" name ",bus=" bus " "
+#define GI(id, dev, node) "-object acpi-generic-initiator,id=" id ",pci-dev=" \
+    dev ",node=" #node " "
 #define EGM(id, dev, node) "-object acpi-egm-memory,id=" id ",pci-dev=" dev \
                            ",node=" #node " "
 
@@ -407,18 +416,27 @@ static const TableCase table_cases[] = {
         .name = "root-bus",
         .args = ONE_NODE "-device pci-testdev,id=dev0,bus=pcie.0,addr=1f.0 "
                 EGM("egm0", "dev0", 0),
-        .dsdt = "PCI0.SF8 adr=1f0000" IN_NODE0,
+        .dsdt = "PCI0 pxm=0\n"
+                "PCI0.SF8 adr=1f0000" IN_NODE0,
         .srat = "memory base=0x40000000 size=0x8000000 pxm=0\n",
     }, {
         .name = "root-port",
         .args = ONE_NODE RP("rp0", "pcie.0", "2.0,multifunction=on", 1)
                 RP("rp1", "pcie.0", "2.3", 2)
                 GPU("dev0", "rp1") GPU("nic", "rp0") EGM("egm0", "dev0", 0),
-        .dsdt = "PCI0.S13 adr=20003\n"
+        .dsdt = "PCI0 pxm=0\n"
+                "PCI0.S13 adr=20003\n"
                 "PCI0.S13.S00 adr=0" IN_NODE0,
     }, {
         .name = "pxb",
         .args = ONE_NODE PXB("pxb", "32") RP("rp0", "pxb", "0", 1)
+                GPU("dev0", "rp0") EGM("egm0", "dev0", 0),
+        .dsdt = "PC20 pxm=0\n"
+                "PC20.S00 adr=0\n"
+                "PC20.S00.S00 adr=0" IN_NODE0,
+    }, {
+        .name = "pxb-with-node",
+        .args = ONE_NODE PXB("pxb", "32,numa_node=0") RP("rp0", "pxb", "0", 1)
                 GPU("dev0", "rp0") EGM("egm0", "dev0", 0),
         .dsdt = "PC20.S00 adr=0\n"
                 "PC20.S00.S00 adr=0" IN_NODE0,
@@ -426,7 +444,8 @@ static const TableCase table_cases[] = {
         .name = "pxb-bus-number-below-16",
         .args = ONE_NODE PXB("pxb", "10") RP("rp0", "pxb", "0", 1)
                 GPU("dev0", "rp0") EGM("egm0", "dev0", 0),
-        .dsdt = "PC0A.S00 adr=0\n"
+        .dsdt = "PC0A pxm=0\n"
+                "PC0A.S00 adr=0\n"
                 "PC0A.S00.S00 adr=0" IN_NODE0,
     }, {
         .name = "switch",
@@ -437,7 +456,8 @@ static const TableCase table_cases[] = {
                 "-device xio3130-downstream,id=d2,bus=up,chassis=4,addr=2 "
                 GPU("dev0", "d0") GPU("nic", "d1") GPU("dev2", "d2")
                 EGM("egm0", "dev0", 0) EGM("egm2", "dev2", 0),
-        .dsdt = "PC40.S00 adr=0\n"
+        .dsdt = "PC40 pxm=0\n"
+                "PC40.S00 adr=0\n"
                 "PC40.S00.S00 adr=0\n"
                 "PC40.S00.S00.S00 adr=0\n"
                 "PC40.S00.S00.S00.S00 adr=0" IN_NODE0
@@ -451,7 +471,8 @@ static const TableCase table_cases[] = {
                 "-device x3130-upstream,id=up2,bus=d0 "
                 "-device xio3130-downstream,id=d1,bus=up2,chassis=3,addr=6 "
                 GPU("dev0", "d1") EGM("egm0", "dev0", 0),
-        .dsdt = "PCI0.S18 adr=30000\n"
+        .dsdt = "PCI0 pxm=0\n"
+                "PCI0.S18 adr=30000\n"
                 "PCI0.S18.S00 adr=0\n"
                 "PCI0.S18.S00.S28 adr=50000\n"
                 "PCI0.S18.S00.S28.S00 adr=0\n"
@@ -464,7 +485,8 @@ static const TableCase table_cases[] = {
                 "-device pci-testdev,id=f1,bus=rp0,addr=0.1 "
                 "-device pci-testdev,id=f7,bus=rp0,addr=0.7 "
                 EGM("egm7", "f7", 0) EGM("egm0", "f0", 0),
-        .dsdt = "PCI0.S10 adr=20000\n"
+        .dsdt = "PCI0 pxm=0\n"
+                "PCI0.S10 adr=20000\n"
                 "PCI0.S10.S00 adr=0" IN_NODE0
                 "PCI0.S10.S07 adr=7" IN_NODE0,
     }, {
@@ -473,7 +495,8 @@ static const TableCase table_cases[] = {
                 "-device pci-bridge,id=b1,bus=b0,addr=8,chassis_nr=9 "
                 "-device pci-testdev,id=dev0,bus=b1,addr=9 "
                 EGM("egm0", "dev0", 0),
-        .dsdt = "PCI0.S20 adr=40000\n"
+        .dsdt = "PCI0 pxm=0\n"
+                "PCI0.S20 adr=40000\n"
                 "PCI0.S20.S40 adr=80000\n"
                 "PCI0.S20.S40.S48 adr=90000" IN_NODE0,
     }, {
@@ -489,10 +512,12 @@ static const TableCase table_cases[] = {
                 GPU("dev3", "rp3") GPU("dev0", "rp0") GPU("dev1", "rp1")
                 GPU("dev2", "rp2") EGM("a", "dev3", 1) EGM("b", "dev2", 1)
                 EGM("c", "dev1", 0) EGM("d", "dev0", 0),
-        .dsdt = "PC20.S00 adr=0\n"
+        .dsdt = "PC20 pxm=0\n"
+                "PC20.S00 adr=0\n"
                 "PC20.S00.S00 adr=0" IN_NODE0
                 "PC20.S08 adr=10000\n"
                 "PC20.S08.S00 adr=0" IN_NODE0
+                "PC40 pxm=1\n"
                 "PC40.S00 adr=0\n"
                 "PC40.S00.S00 adr=0 base=0x48000000 size=0x10000000 pxm=1\n"
                 "PC40.S08 adr=10000\n"
@@ -506,36 +531,58 @@ static const TableCase table_cases[] = {
                 MEM(0, "1T") MEM(2, "1536G") MEM(3, "2T") MEM(5, "2560G")
                 NODE(0) "-numa node,nodeid=1 " NODE(2) NODE(3)
                 "-numa node,nodeid=4 " NODE(5)
-                RP("rp0", "pcie.0", "1", 1) RP("rp1", "pcie.0", "2", 2)
-                RP("rp2", "pcie.0", "3", 3) RP("rp3", "pcie.0", "4", 4)
+                RP("rp0", "pcie.0", "1", 1)
+                PXB("pxb1", "64") RP("rp1", "pxb1", "2", 2)
+                PXB("pxb2", "128") RP("rp2", "pxb2", "3", 3)
+                PXB("pxb3", "192") RP("rp3", "pxb3", "4", 4)
                 GPU("dev0", "rp0") GPU("dev1", "rp1") GPU("dev2", "rp2")
                 GPU("dev3", "rp3")
                 EGM("egm0", "dev0", 0) EGM("egm1", "dev1", 2)
                 EGM("egm2", "dev2", 3) EGM("egm3", "dev3", 5),
-        .dsdt = "PCI0.S08 adr=10000\n"
+        .dsdt = "PCI0 pxm=0\n"
+                "PCI0.S08 adr=10000\n"
                 "PCI0.S08.S00 adr=0 base=0x40000000 size=0x10000000000 pxm=0\n"
-                "PCI0.S10 adr=20000\n"
-                "PCI0.S10.S00 adr=0 base=0x10040000000 size=0x18000000000 pxm=2\n"
-                "PCI0.S18 adr=30000\n"
-                "PCI0.S18.S00 adr=0 base=0x28040000000 size=0x20000000000 pxm=3\n"
-                "PCI0.S20 adr=40000\n"
-                "PCI0.S20.S00 adr=0 base=0x48040000000 size=0x28000000000 pxm=5\n",
+                "PC40 pxm=2\n"
+                "PC40.S10 adr=20000\n"
+                "PC40.S10.S00 adr=0 base=0x10040000000 size=0x18000000000 pxm=2\n"
+                "PC80 pxm=3\n"
+                "PC80.S18 adr=30000\n"
+                "PC80.S18.S00 adr=0 base=0x28040000000 size=0x20000000000 pxm=3\n"
+                "PCC0 pxm=5\n"
+                "PCC0.S20 adr=40000\n"
+                "PCC0.S20.S00 adr=0 base=0x48040000000 size=0x28000000000 pxm=5\n",
         .srat = "memory base=0x40000000 size=0x10000000000 pxm=0\n"
                 "memory base=0x10040000000 size=0x18000000000 pxm=2\n"
                 "memory base=0x28040000000 size=0x20000000000 pxm=3\n"
                 "memory base=0x48040000000 size=0x28000000000 pxm=5\n",
     }, {
+        .name = "base-2-mib",
+        .args = "-machine virt -m 258M " MEM(0, "130M") MEM(1, "128M")
+                NODE(0) NODE(1) RP("rp0", "pcie.0", "2", 1) GPU("dev0", "rp0")
+                EGM("egm0", "dev0", 1),
+        .dsdt = "PCI0 pxm=1\n"
+                "PCI0.S10 adr=20000\n"
+                "PCI0.S10.S00 adr=0 base=0x48200000 size=0x8000000 pxm=1\n",
+        .srat = "memory base=0x40000000 size=0x8200000 pxm=0\n"
+                "memory base=0x48200000 size=0x8000000 pxm=1\n",
+    }, {
         .name = "generic-initiators",
+        /* In the order of their nodes, whatever their ids and devices are */
         .args = ONE_NODE "-numa node,nodeid=1 -numa node,nodeid=2 "
+                "-numa node,nodeid=3 -numa node,nodeid=4 "
                 RP("rp0", "pcie.0", "2", 1) GPU("dev0", "rp0")
-                "-object acpi-generic-initiator,id=gi0,pci-dev=dev0,node=1 "
-                "-object acpi-generic-initiator,id=gi1,pci-dev=dev0,node=2 "
-                EGM("egm0", "dev0", 0),
-        .dsdt = "PCI0.S10 adr=20000\n"
+                RP("rp1", "pcie.0", "3", 2) GPU("nic", "rp1")
+                GI("c", "dev0", 4) GI("a", "dev0", 2) GI("d", "dev0", 1)
+                GI("b", "nic", 3) GI("e", "nic", 0) EGM("egm0", "dev0", 0),
+        .dsdt = "PCI0 pxm=0\n"
+                "PCI0.S10 adr=20000\n"
                 "PCI0.S10.S00 adr=0" IN_NODE0,
         .srat = "memory base=0x40000000 size=0x8000000 pxm=0\n"
+                "initiator pxm=0\n"
                 "initiator pxm=1\n"
-                "initiator pxm=2\n",
+                "initiator pxm=2\n"
+                "initiator pxm=3\n"
+                "initiator pxm=4\n",
     }, {
         .name = "hmat-and-hotplug-memory",
         .args = "-machine virt,hmat=on -m 128M,slots=2,maxmem=1G "
@@ -547,7 +594,8 @@ static const TableCase table_cases[] = {
                 "data-type=access-bandwidth,bandwidth=10G "
                 RP("rp0", "pcie.0", "2", 1) GPU("dev0", "rp0")
                 EGM("egm0", "dev0", 0),
-        .dsdt = "PCI0.S10 adr=20000\n"
+        .dsdt = "PCI0 pxm=0\n"
+                "PCI0.S10 adr=20000\n"
                 "PCI0.S10.S00 adr=0" IN_NODE0,
         .srat = "memory base=0x40000000 size=0x8000000 pxm=0\n",
     }, {
@@ -555,7 +603,8 @@ static const TableCase table_cases[] = {
         .args = "-machine virt,highmem=off -m 128M " MEM(0, "128M") NODE(0)
                 RP("rp0", "pcie.0", "2", 1) GPU("dev0", "rp0")
                 EGM("egm0", "dev0", 0),
-        .dsdt = "PCI0.S10 adr=20000\n"
+        .dsdt = "PCI0 pxm=0\n"
+                "PCI0.S10 adr=20000\n"
                 "PCI0.S10.S00 adr=0" IN_NODE0,
     }, {
         .name = "highmem-ecam-off",
@@ -563,7 +612,8 @@ static const TableCase table_cases[] = {
                 MEM(0, "128M") NODE(0)
                 RP("rp0", "pcie.0", "2", 1) GPU("dev0", "rp0")
                 EGM("egm0", "dev0", 0),
-        .dsdt = "PCI0.S10 adr=20000\n"
+        .dsdt = "PCI0 pxm=0\n"
+                "PCI0.S10 adr=20000\n"
                 "PCI0.S10.S00 adr=0" IN_NODE0,
     }, {
         .name = "cxl-host-bridge",
@@ -575,10 +625,13 @@ static const TableCase table_cases[] = {
                 GPU("dev2", "rp1")
                 EGM("egm0", "dev0", 0) EGM("egm1", "dev1", 0)
                 EGM("egm2", "dev2", 0),
-        .dsdt = "PCI0.S28 adr=50000\n"
+        .dsdt = "PCI0 pxm=0\n"
+                "PCI0.S28 adr=50000\n"
                 "PCI0.S28.S00 adr=0" IN_NODE0
+                "PC10 pxm=0\n"
                 "PC10.S00 adr=0\n"
                 "PC10.S00.S00 adr=0" IN_NODE0
+                "PC20 pxm=0\n"
                 "PC20.S00 adr=0\n"
                 "PC20.S00.S00 adr=0" IN_NODE0,
     }, {
@@ -594,11 +647,13 @@ static const TableCase table_cases[] = {
                 GPU("dev2", "br1,addr=7") GPU("nic", "br1,addr=8")
                 EGM("egm0", "dev0", 0) EGM("egm1", "dev1", 0)
                 EGM("egm2", "dev2", 0),
-        .dsdt = "PCI0.S10 adr=20000\n"
+        .dsdt = "PCI0 pxm=0\n"
+                "PCI0.S10 adr=20000\n"
                 "PCI0.S10.S00 adr=0" IN_NODE0
                 "PCI0.S30 adr=60000\n"
                 "PCI0.S30.S20 adr=40000\n"
                 "PCI0.S30.S20.S38 adr=70000" IN_NODE0
+                "PC20 pxm=0\n"
                 "PC20.S00 adr=0\n"
                 "PC20.S00.S00 adr=0" IN_NODE0,
         .name_in_dsdt = "PCNT",
@@ -608,14 +663,41 @@ static const TableCase table_cases[] = {
                 MEM(0, "128M") NODE(0)
                 RP("rp0", "pcie.0", "2", 1) GPU("dev0", "rp0")
                 EGM("egm0", "dev0", 0),
-        .dsdt = "PCI0.S10 adr=20000\n"
+        .dsdt = "PCI0 pxm=0\n"
+                "PCI0.S10 adr=20000\n"
+                "PCI0.S10.S00 adr=0" IN_NODE0,
+    }, {
+        .name = "smmu-per-host-bridge",
+        .needs = { "arm-smmuv3", "smmu_per_bus" },
+        .args = "-machine virt,gic-version=3 -m 128M " MEM(0, "128M") NODE(0)
+                PXB("pxb", "1,numa_node=0") RP("rp0", "pxb", "0", 1)
+                PXB("pxb1", "33") RP("rp1", "pxb1", "0", 2)
+                "-device arm-smmuv3,primary-bus=pxb,id=smmu0 "
+                "-device arm-smmuv3,primary-bus=pxb1,id=smmu1 "
+                GPU("dev0", "rp0") GPU("dev1", "rp1")
+                EGM("egm0", "dev0", 0) EGM("egm1", "dev1", 0),
+        .dsdt = "PC01.S00 adr=0\n"
+                "PC01.S00.S00 adr=0" IN_NODE0
+                "PC21 pxm=0\n"
+                "PC21.S00 adr=0\n"
+                "PC21.S00.S00 adr=0" IN_NODE0,
+    }, {
+        .name = "highmem-mmio-size",
+        .needs = { NULL, "highmem-mmio-size" },
+        .args = "-machine virt,highmem-mmio-size=4T -m 128M "
+                MEM(0, "128M") NODE(0)
+                RP("rp0", "pcie.0", "2,pref64-reserve=1T", 1)
+                GPU("dev0", "rp0") EGM("egm0", "dev0", 0),
+        .dsdt = "PCI0 pxm=0\n"
+                "PCI0.S10 adr=20000\n"
                 "PCI0.S10.S00 adr=0" IN_NODE0,
     }, {
         .name = "qom-path",
         .args = ONE_NODE RP("rp0", "pcie.0", "2", 1)
                 "-device pci-testdev,bus=rp0 "
                 EGM("egm0", "/machine/peripheral-anon/device[0]", 0),
-        .dsdt = "PCI0.S10 adr=20000\n"
+        .dsdt = "PCI0 pxm=0\n"
+                "PCI0.S10 adr=20000\n"
                 "PCI0.S10.S00 adr=0" IN_NODE0,
     },
 };
@@ -627,7 +709,7 @@ static void test_tables(const void *opaque)
     g_autoptr(GByteArray) first = NULL;
     g_autofree char *dsdt = NULL;
 
-    if (c->needs[0] && !has_property(c->needs[0], c->needs[1])) {
+    if (c->needs[1] && !has_property(c->needs[0], c->needs[1])) {
         g_test_skip("this QEMU does not have it");
         return;
     }
@@ -667,16 +749,20 @@ static void test_36_nodes(void)
                                            "-m 512M ");
     g_autoptr(GString) expected = g_string_new(NULL);
     g_autoptr(GByteArray) tables = NULL;
-    g_autofree char *dsdt = NULL;
+    g_autoptr(GString) expected_srat = g_string_new(NULL);
+    g_autofree char *dsdt = NULL, *srat = NULL;
     QTestState *qts;
 
     for (int i = 0; i < 4; i++) {
+        g_string_append_printf(expected_srat, "memory base=0x%x size=0x8000000 "
+                               "pxm=%d\n", 0x40000000 + 0x8000000 * i, i);
         g_string_append_printf(args, "-object memory-backend-file,id=m%d,"
             "mem-path=$D/m%d,size=128M,share=on "
             "-numa node,nodeid=%d,memdev=m%d,cpus=%d ", i, i, i, i, i);
     }
     for (int i = 4; i < 36; i++) {
         g_string_append_printf(args, "-numa node,nodeid=%d ", i);
+        g_string_append_printf(expected_srat, "initiator pxm=%d\n", i);
     }
     for (int i = 0; i < 4; i++) {
         g_string_append_printf(args,
@@ -699,6 +785,62 @@ static void test_36_nodes(void)
     tables = read_tables(qts);
     dsdt = describe_dsdt(tables);
     g_assert_cmpstr(dsdt, ==, expected->str);
+    srat = describe_srat(tables);
+    g_assert_cmpstr(srat, ==, expected_srat->str);
+    qtest_quit(qts);
+}
+
+static unsigned node_distance(unsigned src, unsigned dst)
+{
+    return src == dst ? 10 : 11 + (src * dst + src + dst) % 240;
+}
+
+/* 2 sockets, 4 GPUs with 8 nodes each: ACPI 6.5, 5.2.17 SLIT and SRAT */
+static void test_34_nodes(void)
+{
+    const unsigned nodes = 34;
+    g_autoptr(GString) args = g_string_new("-machine virt -m 256M "
+                                           MEM(0, "128M") MEM(1, "128M")
+                                           NODE(0) NODE(1));
+    g_autoptr(GString) expected = g_string_new(
+        "memory base=0x40000000 size=0x8000000 pxm=0\n"
+        "memory base=0x48000000 size=0x8000000 pxm=1\n");
+    g_autoptr(GByteArray) tables = NULL;
+    g_autofree char *srat = NULL;
+    const uint8_t *slit, *end;
+    QTestState *qts;
+
+    for (int i = 0; i < 4; i++) {
+        g_string_append_printf(args,
+            "-device pxb-pcie,id=pxb%d,bus=pcie.0,bus_nr=%d,numa_node=%d "
+            "-device pcie-root-port,id=rp%d,bus=pxb%d,chassis=%d "
+            "-device pci-testdev,id=dev%d,bus=rp%d "
+            "-object acpi-egm-memory,id=egm%d,pci-dev=dev%d,node=%d ",
+            i, 32 * (i + 1), i / 2, i, i, i + 1, i, i, i, i, i / 2);
+    }
+    for (int i = 2; i < nodes; i++) {
+        g_string_append_printf(args, "-numa node,nodeid=%d "
+            "-object acpi-generic-initiator,id=gi%d,pci-dev=dev%d,node=%d ",
+            i, i, (i - 2) / 8, i);
+        g_string_append_printf(expected, "initiator pxm=%d\n", i);
+    }
+    for (int i = 0; i < nodes; i++) {
+        for (int j = i + 1; j < nodes; j++) {
+            g_string_append_printf(args, "-numa dist,src=%d,dst=%d,val=%u ", i,
+                                   j, node_distance(i, j));
+        }
+    }
+
+    qts = start(args->str);
+    tables = read_tables(qts);
+    srat = describe_srat(tables);
+    g_assert_cmpstr(srat, ==, expected->str);
+    slit = find_table(tables, "SLIT", &end) + 36;
+    g_assert_cmpint(ldq_le_p(slit), ==, nodes);
+    g_assert_cmpint(end - slit, ==, 8 + nodes * nodes);
+    for (int i = 0; i < nodes * nodes; i++) {
+        g_assert_cmpint(slit[8 + i], ==, node_distance(i / nodes, i % nodes));
+    }
     qtest_quit(qts);
 }
 
@@ -735,44 +877,107 @@ static void test_spelling(void)
     }
 }
 
-/*
- * A guest can power off the slot of a GPU that is not vfio-pci-nohotplug, and
- * the device is gone. From the next reset on it is not described any more: what
- * comes into the slot then is another device. The object must not be left with
- * a pointer to it.
- */
-static void test_slot_power_off(void)
+static void qmp_device_gone(QTestState *qts, const char *id)
+{
+    g_autofree char *path = g_strdup_printf("/machine/peripheral/%s", id);
+    QDict *rsp = qtest_qmp(qts, "{ 'execute': 'qom-get', 'arguments': {"
+                           " 'path': %s, 'property': 'realized' } }", path);
+
+    g_assert_true(qdict_haskey(rsp, "error"));
+    qobject_unref(rsp);
+    qtest_qmp_eventwait(qts, "DEVICE_DELETED");
+}
+
+/* The port at 00:02.0: power controller and power indicator in Slot Control */
+static void set_slot_power(QTestState *qts, bool on)
 {
     const uint64_t rp = ECAM_BASE + (2 << 15);
-    QTestState *qts = start(ONE_NODE RP("rp0", "pcie.0", "2", 1)
-                            GPU("dev0", "rp0") EGM("egm0", "dev0", 0));
-    g_autoptr(GByteArray) first = read_tables(qts);
-    g_autoptr(GByteArray) again = NULL;
-    g_autofree char *before = describe_dsdt(first), *after = NULL;
     uint8_t cap = qtest_readb(qts, rp + 0x34);
-    QDict *rsp;
 
     while (qtest_readb(qts, rp + cap) != 0x10 /* PCI Express */) {
         cap = qtest_readb(qts, rp + cap + 1);
         g_assert_cmpint(cap, !=, 0);
     }
-    /* Slot Control: power controller off, power indicator off */
-    qtest_writew(qts, rp + cap + 0x18, 0x0700);
+    qtest_writew(qts, rp + cap + 0x18, on ? 0x0100 : 0x0700);
+}
 
-    rsp = qtest_qmp(qts, "{ 'execute': 'qom-get', 'arguments': {"
-                    " 'path': '/machine/peripheral/dev0',"
-                    " 'property': 'realized' } }");
-    g_assert_true(qdict_haskey(rsp, "error"));
-    qobject_unref(rsp);
-
-    qtest_qmp_eventwait(qts, "DEVICE_DELETED");
+static void assert_tables_after_reset(QTestState *qts, const char *dsdt,
+                                      const char *srat)
+{
+    g_autoptr(GByteArray) tables = NULL;
+    g_autofree char *new_dsdt = NULL, *new_srat = NULL;
 
     qtest_system_reset(qts);
-    again = read_tables(qts);
-    after = describe_dsdt(again);
-    g_assert_cmpstr(before, ==, "PCI0.S10 adr=20000\n"
-                                "PCI0.S10.S00 adr=0" IN_NODE0);
-    g_assert_cmpstr(after, ==, "");
+    tables = read_tables(qts);
+    new_dsdt = describe_dsdt(tables);
+    new_srat = describe_srat(tables);
+    g_assert_cmpstr(new_dsdt, ==, dsdt);
+    g_assert_cmpstr(new_srat, ==, srat);
+}
+
+/*
+ * A guest can power off the slot of a GPU, whatever unplug blockers it has and
+ * whether its type can be hot-plugged or not, and the device is gone. From the
+ * next reset on it is not described any more, by us or by the initiators. Nor
+ * is what comes into the slot then, even under the same name: it was never
+ * checked.
+ */
+static void test_slot_power_off(const void *type)
+{
+    g_autofree char *args = g_strdup_printf(
+        ONE_NODE "-numa node,nodeid=1 -numa node,nodeid=2 "
+        RP("rp0", "pcie.0", "2", 1) RP("rp1", "pcie.0", "3", 2)
+        "-device %s,id=dev0,bus=rp0 " GPU("dev1", "rp1")
+        GI("gi0", "dev0", 1) GI("gi1", "dev1", 2)
+        EGM("egm0", "dev0", 0) EGM("egm1", "dev1", 0), (const char *)type);
+    QTestState *qts = start(args);
+
+    assert_tables_after_reset(qts, "PCI0 pxm=0\n"
+                              "PCI0.S10 adr=20000\n"
+                              "PCI0.S10.S00 adr=0" IN_NODE0
+                              "PCI0.S18 adr=30000\n"
+                              "PCI0.S18.S00 adr=0" IN_NODE0,
+                              "memory base=0x40000000 size=0x8000000 pxm=0\n"
+                              "initiator pxm=1\n"
+                              "initiator pxm=2\n");
+    set_slot_power(qts, false);
+    qmp_device_gone(qts, "dev0");
+    assert_tables_after_reset(qts, "PCI0 pxm=0\n"
+                              "PCI0.S18 adr=30000\n"
+                              "PCI0.S18.S00 adr=0" IN_NODE0,
+                              "memory base=0x40000000 size=0x8000000 pxm=0\n"
+                              "initiator pxm=2\n");
+
+    set_slot_power(qts, true);
+    qtest_qmp_assert_success(qts, "{ 'execute': 'device_add', 'arguments': {"
+                             " 'driver': 'pci-testdev', 'id': 'dev0',"
+                             " 'bus': 'rp0' } }");
+    assert_tables_after_reset(qts, "PCI0 pxm=0\n"
+                              "PCI0.S18 adr=30000\n"
+                              "PCI0.S18.S00 adr=0" IN_NODE0,
+                              "memory base=0x40000000 size=0x8000000 pxm=0\n"
+                              "initiator pxm=1\n"
+                              "initiator pxm=2\n");
+    qtest_qmp_assert_success(qts, "{ 'execute': 'quit' }");
+    qtest_wait_qemu(qts);
+    qtest_quit(qts);
+}
+
+/* A bridge can be unplugged, and takes the GPU below it along. */
+static void test_bridge_unplugged(void)
+{
+    QTestState *qts = start(
+        ONE_NODE RP("rp0", "pcie.0", "2", 1)
+        "-device x3130-upstream,id=up,bus=rp0 "
+        "-device xio3130-downstream,id=d0,bus=up,chassis=2,addr=0 "
+        GPU("dev0", "d0") EGM("egm0", "dev0", 0));
+
+    qtest_qmp_assert_success(qts, "{ 'execute': 'device_del',"
+                             " 'arguments': { 'id': 'up' } }");
+    set_slot_power(qts, false);
+    qmp_device_gone(qts, "dev0");
+    assert_tables_after_reset(qts, "",
+                              "memory base=0x40000000 size=0x8000000 pxm=0\n");
     qtest_qmp_assert_success(qts, "{ 'execute': 'quit' }");
     qtest_wait_qemu(qts);
     qtest_quit(qts);
@@ -796,9 +1001,14 @@ int main(int argc, char **argv)
         qtest_add_data_func(path, &table_cases[i], test_tables);
     }
     qtest_add_func("acpi-egm-memory/tables/36-nodes", test_36_nodes);
+    qtest_add_func("acpi-egm-memory/tables/34-nodes", test_34_nodes);
     qtest_add_func("acpi-egm-memory/tables/spelling", test_spelling);
-    qtest_add_func("acpi-egm-memory/tables/slot-power-off",
-                   test_slot_power_off);
+    qtest_add_data_func("acpi-egm-memory/tables/slot-power-off",
+                        "pci-testdev", test_slot_power_off);
+    qtest_add_data_func("acpi-egm-memory/tables/slot-power-off/nohotplug",
+                        "VGA", test_slot_power_off);
+    qtest_add_func("acpi-egm-memory/tables/bridge-unplugged",
+                   test_bridge_unplugged);
 
     ret = g_test_run();
     remove_files();

@@ -23,6 +23,22 @@ static char *tmp_dir;
 #define GPU "-device pcie-root-port,id=rp1,bus=pcie.0,addr=2,chassis=1 " \
             "-device pci-testdev,id=dev0,bus=rp1 "
 #define EGM "-object acpi-egm-memory,id=egm0,pci-dev=dev0,node=0 "
+#define EGM_ON(id, dev, node) "-object acpi-egm-memory,id=" id ",pci-dev=" dev \
+                              ",node=" node " "
+#define TWO_NODES M0 "-object memory-backend-file,id=m1,mem-path=$D/m1," \
+                  "size=128M,share=on -m 256M -numa node,nodeid=0,memdev=m0 " \
+                  "-numa node,nodeid=1,memdev=m1 "
+/* numa_node=128 means that there is none. */
+#define PXB(node) "-device pxb-pcie,id=pxb,bus=pcie.0,bus_nr=32,numa_node=" \
+                  node " -device pcie-root-port,id=rp1,bus=pxb,chassis=1 " \
+                  "-device pci-testdev,id=dev0,bus=rp1 "
+/* Room for memory devices, which need firmware and 64 bits, and one of them */
+#define SLOTS "-cpu max -bios $D/firmware " \
+              "-object memory-backend-ram,id=x,size=128M "
+#define DIMMS SLOTS M0 "-m 128M,slots=4,maxmem=1G " \
+              "-numa node,nodeid=0,memdev=m0 -numa node,nodeid=1 " GPU EGM
+#define NO_MORE "NUMA node 0 takes no memory device: acpi-egm-memory 'egm0' " \
+                "tells the guest that the memory of this node is EGM"
 #define ANON "-device pci-testdev "
 #define GOOD M0 NODE0 GPU EGM
 #define EGM0 "acpi-egm-memory 'egm0': "
@@ -59,7 +75,8 @@ typedef struct {
     const char *machine;    /* NULL: virt */
     const char *args;
     const char *message;    /* NULL: starts without a word about EGM */
-    bool starts;            /* the message is a warning */
+    bool starts;            /* the message is a warning, and the only one */
+    const char *needs;      /* a type of device, not every QEMU has it */
 } StartCase;
 
 static const StartCase start_cases[] = {
@@ -288,23 +305,120 @@ static const StartCase start_cases[] = {
         .name = "generic-initiator/same-node",
         .args = GOOD
                 "-object acpi-generic-initiator,id=gi0,pci-dev=dev0,node=0",
-        .message = EGM0 "pci-dev=dev0: an acpi-generic-initiator ties it to "
-                   "node=0, which has memory",
+        .message = EGM0 "pci-dev=dev0: acpi-generic-initiator 'gi0' ties it "
+                   "to node=0, which has memory",
     }, {
         .name = "generic-initiator/other-memory",
         .args = "-object memory-backend-ram,id=m1,size=128M "
                 "-numa node,nodeid=1,memdev=m1 " M0 "-m 256M "
                 "-numa node,nodeid=0,memdev=m0 " GPU EGM
                 "-object acpi-generic-initiator,id=gi0,pci-dev=dev0,node=1",
-        .message = EGM0 "pci-dev=dev0: an acpi-generic-initiator ties it to "
-                   "node=1, which has memory",
+        .message = EGM0 "pci-dev=dev0: acpi-generic-initiator 'gi0' ties it "
+                   "to node=1, which has memory",
     }, {
         .name = "generic-initiator/other-device",
         .args = GOOD "-device pci-testdev,id=nic "
                 "-object acpi-generic-initiator,id=gi0,pci-dev=nic,node=0",
         .starts = true,
+    }, {
+        .name = "generic-initiator/unknown-device",
+        .args = GOOD "-numa node,nodeid=1 "
+                "-object acpi-generic-initiator,id=gi0,pci-dev=dev9,node=1",
+        .message = "acpi-generic-initiator 'gi0': pci-dev=dev9: there is no "
+                   "such PCI device",
+    }, {
+        .name = "generic-initiator/not-configured",
+        .args = GOOD
+                "-object acpi-generic-initiator,id=gi0,pci-dev=dev0,node=9",
+        .message = "acpi-generic-initiator 'gi0': node=9: there is no such "
+                   "NUMA node",
+    },
+
+    /* The host bridge */
+    {
+        .name = "host-bridge/same-node",
+        .args = TWO_NODES PXB("1") EGM_ON("egm0", "dev0", "1"),
+        .starts = true,
+    }, {
+        .name = "host-bridge/other-node",
+        .args = TWO_NODES PXB("1") EGM_ON("egm0", "dev0", "0"),
+        .message = EGM0 "pci-dev=dev0, node=0: the host bridge 'pxb' of the "
+                   "device has numa_node=1: the GPU would take the memory of "
+                   "that node for its EGM",
+    }, {
+        .name = "host-bridge/two-nodes",
+        .args = TWO_NODES GPU "-device pci-testdev,id=dev1 "
+                EGM_ON("egm1", "dev1", "1") EGM_ON("egm0", "dev0", "0"),
+        .message = "acpi-egm-memory 'egm1': pci-dev=dev1, node=1: "
+                   "acpi-egm-memory 'egm0' has node=0 for dev0, below the same "
+                   "host bridge 'pcie.0'",
+    }, {
+        .name = "host-bridge/two-nodes-below-pxb",
+        .args = TWO_NODES PXB("128") "-device pcie-root-port,id=rp2,bus=pxb,"
+                "addr=1,chassis=2 -device pci-testdev,id=dev1,bus=rp2 "
+                EGM_ON("egm1", "dev1", "0") EGM_ON("egm0", "dev0", "1"),
+        .message = "acpi-egm-memory 'egm1': pci-dev=dev1, node=0: "
+                   "acpi-egm-memory 'egm0' has node=1 for dev0, below the same "
+                   "host bridge 'pxb'",
+    }, {
+        .name = "node/base-not-aligned",
+        .args = M0 "-object memory-backend-ram,id=m1,size=1M -m 129M "
+                "-numa node,nodeid=0,memdev=m1 -numa node,nodeid=1,memdev=m0 "
+                GPU EGM_ON("egm0", "dev0", "1"),
+        .message = EGM0 "node=1: its RAM begins at 0x40100000, which is no "
+                   "multiple of 2 MiB: the GPU's large pages would break",
+    },
+
+    /* More memory in the node */
+    {
+        .name = "memory-device/dimm",
+        .args = DIMMS "-device pc-dimm,memdev=x,node=0",
+        .message = NO_MORE,
+    }, {
+        /* That is node=0. */
+        .name = "memory-device/dimm-without-node",
+        .args = DIMMS "-device pc-dimm,memdev=x",
+        .message = NO_MORE,
+    }, {
+        .name = "memory-device/dimm-other-node",
+        .args = DIMMS "-device pc-dimm,memdev=x,node=1",
+        .starts = true,
+    }, {
+        .name = "memory-device/nvdimm",
+        .machine = "virt,nvdimm=on",
+        .args = DIMMS "-device nvdimm,memdev=x,node=0",
+        .message = NO_MORE,
+    }, {
+        .name = "memory-device/virtio-mem",
+        .args = DIMMS "-device virtio-mem-pci,memdev=x,node=0",
+        .message = NO_MORE,
+    }, {
+        .name = "memory-device/virtio-mem-other-node",
+        .args = DIMMS "-device virtio-mem-pci,memdev=x,node=1",
+        .starts = true,
+    }, {
+        /* It has no node= and is in the last one. */
+        .name = "memory-device/virtio-pmem",
+        .needs = "virtio-pmem-pci",
+        .args = SLOTS TWO_NODES "-m 256M,slots=4,maxmem=1G " PXB("1")
+                EGM_ON("egm0", "dev0", "1") "-device virtio-pmem-pci,memdev=x",
+        .message = "NUMA node 1 takes no memory device: acpi-egm-memory 'egm0' "
+                   "tells the guest that the memory of this node is EGM",
     },
 };
+
+/* Files stand in for EGM devices: that warning is always there, once each. */
+static void assert_no_other_warning(const char *text, const char *message)
+{
+    g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+
+    for (char **line = lines; *line; line++) {
+        if (**line && !strstr(*line, "is a regular file, not an EGM device; "
+                              "good for tests, but no GPU can reach it")) {
+            g_assert_true(message && strstr(*line, message));
+        }
+    }
+}
 
 static void test_start(const void *opaque)
 {
@@ -316,8 +430,9 @@ static void test_start(const void *opaque)
     g_test_message("%s", text);
     if (message) {
         g_assert_nonnull(strstr(text, message));
-    } else {
-        g_assert_null(strstr(text, "acpi-egm-memory"));
+    }
+    if (c->starts) {
+        assert_no_other_warning(text, message);
     }
     g_assert_cmpint(status, ==, c->starts ? 0 : 1);
 }
@@ -516,47 +631,98 @@ static void test_late(void)
     qtest_quit(qts);
 }
 
-/* Neither the GPU goes away, nor what would take it along; others do. */
+/* The GPU does not go away on request; other devices do. */
 static void test_unplug(void)
 {
-    static const char *const kept[] = { "dev0", "f1", "down0", "up0" };
     QTestState *qts = start(
         M0 NODE0
         "-device pcie-root-port,id=rp0,bus=pcie.0,chassis=1 "
         "-device pcie-root-port,id=rp1,bus=pcie.0,chassis=2 "
-        "-device x3130-upstream,id=up0,bus=rp0 "
-        "-device xio3130-downstream,id=down0,bus=up0,chassis=3 "
-        "-device pci-testdev,id=dev0,bus=down0,addr=0.0,multifunction=on "
-        "-device pci-testdev,id=f1,bus=down0,addr=0.1 "
+        "-device pci-testdev,id=dev0,bus=rp0 "
         "-device pci-testdev,id=dev1,bus=rp1 " EGM);
 
-    for (int i = 0; i < ARRAY_SIZE(kept); i++) {
-        assert_refused(qtest_qmp(qts, "{ 'execute': 'device_del',"
-                                      " 'arguments': { 'id': %s } }", kept[i]),
-                       "Device is in use by acpi-egm-memory 'egm0': the guest's "
-                       "ACPI tables describe it");
-    }
+    assert_refused(qtest_qmp(qts, "{ 'execute': 'device_del',"
+                                  " 'arguments': { 'id': 'dev0' } }"),
+                   "Device is in use by acpi-egm-memory 'egm0': the guest's "
+                   "ACPI tables describe it");
     qtest_qmp_assert_success(qts, "{ 'execute': 'device_del',"
                              " 'arguments': { 'id': 'dev1' } }");
     qtest_quit(qts);
 }
 
-/* A function that was plugged into the slot later would take the GPU along. */
-static void test_unplug_later(void)
+/* What is refused on the command line is refused later. */
+static void test_plug_memory(void)
 {
-    QTestState *qts = start(
-        M0 NODE0
-        "-device pcie-root-port,id=rp0,bus=pcie.0,chassis=1 "
-        "-device pci-testdev,id=dev0,bus=rp0,addr=0.1 " EGM);
+    QTestState *qts = start(DIMMS "-object memory-backend-ram,id=y,size=128M "
+                            "-device pcie-root-port,id=rp2,chassis=2");
 
+    assert_refused(qtest_qmp(qts, "{ 'execute': 'device_add', 'arguments': {"
+                                  " 'driver': 'pc-dimm', 'id': 'd0',"
+                                  " 'memdev': 'x', 'node': 0 } }"), NO_MORE);
+    assert_refused(qtest_qmp(qts, "{ 'execute': 'device_add', 'arguments': {"
+                                  " 'driver': 'virtio-mem-pci', 'id': 'v0',"
+                                  " 'bus': 'rp2', 'memdev': 'x',"
+                                  " 'node': 0 } }"), NO_MORE);
     qtest_qmp_assert_success(qts, "{ 'execute': 'device_add', 'arguments': {"
-                             " 'driver': 'pci-testdev', 'id': 'f0',"
-                             " 'bus': 'rp0', 'addr': '0.0',"
-                             " 'multifunction': true } }");
-    assert_refused(qtest_qmp(qts, "{ 'execute': 'device_del',"
-                                  " 'arguments': { 'id': 'f0' } }"),
-                   "Device is in use by acpi-egm-memory 'egm0': the guest's "
-                   "ACPI tables describe it");
+                             " 'driver': 'pc-dimm', 'id': 'd1',"
+                             " 'memdev': 'x', 'node': 1 } }");
+    qtest_qmp_assert_success(qts, "{ 'execute': 'device_add', 'arguments': {"
+                             " 'driver': 'virtio-mem-pci', 'id': 'v1',"
+                             " 'bus': 'rp2', 'memdev': 'y', 'node': 1 } }");
+    qtest_quit(qts);
+}
+
+static QDict *add_initiator(QTestState *qts, const char *id,
+                            const char *pci_dev, int node)
+{
+    return qtest_qmp(qts, "{ 'execute': 'object-add', 'arguments': {"
+                     " 'qom-type': 'acpi-generic-initiator', 'id': %s,"
+                     " 'pci-dev': %s, 'node': %d } }", id, pci_dev, node);
+}
+
+/* Initiators that are added to a running machine */
+static void test_add_initiator(void)
+{
+    QTestState *qts = start(TWO_NODES "-numa node,nodeid=2 " GPU EGM
+                            "-device pci-testdev,id=nic");
+    QDict *rsp;
+
+    assert_refused(add_initiator(qts, "gi0", "dev0", 0),
+                   EGM0 "pci-dev=dev0: acpi-generic-initiator 'gi0' ties it to "
+                   "node=0, which has memory");
+    assert_refused(add_initiator(qts, "gi0", "/machine/peripheral/dev0", 1),
+                   "'gi0' ties it to node=1, which has memory");
+    assert_refused(add_initiator(qts, "gi0", "dev9", 2),
+                   "acpi-generic-initiator 'gi0': pci-dev=dev9: there is no "
+                   "such PCI device");
+    assert_refused(add_initiator(qts, "gi0", "dev0", 3),
+                   "acpi-generic-initiator 'gi0': node=3: there is no such "
+                   "NUMA node");
+    assert_refused(add_initiator(qts, "gi0", "dev0", 128),
+                   "Invalid NUMA node specified");
+    /* The refused object is gone: its id is free. */
+    rsp = add_initiator(qts, "gi0", "dev0", 2);
+    g_assert_false(qdict_haskey(rsp, "error"));
+    qobject_unref(rsp);
+    rsp = add_initiator(qts, "gi1", "nic", 0);
+    g_assert_false(qdict_haskey(rsp, "error"));
+    qobject_unref(rsp);
+    qtest_quit(qts);
+}
+
+/* An object that is deleted in time has no say. */
+static void test_preconfig_deleted(void)
+{
+    QTestState *qts = start(DIMMS "--preconfig");
+
+    qtest_qmp_assert_success(qts, "{ 'execute': 'object-del',"
+                             " 'arguments': { 'id': 'egm0' } }");
+    qtest_qmp_assert_success(qts, "{ 'execute': 'x-exit-preconfig' }");
+    qtest_qmp_assert_success(qts, "{ 'execute': 'device_add', 'arguments': {"
+                             " 'driver': 'pc-dimm', 'id': 'd0',"
+                             " 'memdev': 'x', 'node': 0 } }");
+    qtest_qmp_assert_success(qts, "{ 'execute': 'device_del',"
+                             " 'arguments': { 'id': 'dev0' } }");
     qtest_quit(qts);
 }
 
@@ -619,7 +785,8 @@ static void test_introspection(void)
 
 int main(int argc, char **argv)
 {
-    g_autofree char *full = NULL, *m0 = NULL;
+    g_autofree char *full = NULL, *m0 = NULL, *m1 = NULL;
+    g_autofree char *firmware = NULL;
     int fd, ret;
 
     g_test_init(&argc, &argv, NULL);
@@ -629,10 +796,13 @@ int main(int argc, char **argv)
     tmp_dir = g_dir_make_tmp("egm-test-XXXXXX", NULL);
     g_assert_nonnull(tmp_dir);
     m0 = g_build_filename(tmp_dir, "m0", NULL);
+    m1 = g_build_filename(tmp_dir, "m1", NULL);
     full = g_build_filename(tmp_dir, "full", NULL);
     fd = g_creat(full, 0600);
     g_assert_cmpint(ftruncate(fd, 256 * MiB), ==, 0);
     close(fd);
+    firmware = g_build_filename(tmp_dir, "firmware", NULL);
+    g_assert_true(g_file_set_contents(firmware, "", 1, NULL));
 
     for (int i = 0; i < ARRAY_SIZE(start_cases); i++) {
         g_autofree char *path = g_strdup_printf("acpi-egm-memory/start/%s",
@@ -641,6 +811,9 @@ int main(int argc, char **argv)
         if (start_cases[i].machine &&
             g_str_has_prefix(start_cases[i].machine, "sbsa") &&
             !qtest_has_machine("sbsa-ref")) {
+            continue;
+        }
+        if (start_cases[i].needs && !qtest_has_device(start_cases[i].needs)) {
             continue;
         }
         qtest_add_data_func(path, &start_cases[i], test_start);
@@ -656,12 +829,17 @@ int main(int argc, char **argv)
                    test_preconfig_memdev_deleted);
     qtest_add_func("acpi-egm-memory/qmp/late", test_late);
     qtest_add_func("acpi-egm-memory/qmp/unplug", test_unplug);
-    qtest_add_func("acpi-egm-memory/qmp/unplug-later", test_unplug_later);
+    qtest_add_func("acpi-egm-memory/qmp/plug-memory", test_plug_memory);
+    qtest_add_func("acpi-egm-memory/qmp/add-initiator", test_add_initiator);
+    qtest_add_func("acpi-egm-memory/qmp/preconfig/deleted",
+                   test_preconfig_deleted);
     qtest_add_func("acpi-egm-memory/qmp/introspection", test_introspection);
 
     ret = g_test_run();
     g_unlink(m0);
+    g_unlink(m1);
     g_unlink(full);
+    g_unlink(firmware);
     g_rmdir(tmp_dir);
     g_free(tmp_dir);
     return ret;
