@@ -34,6 +34,8 @@ class Report:
     page_size: int = 0
     egm: dict = dataclasses.field(default_factory=dict)     # by PCI address
     paths: dict = dataclasses.field(default_factory=dict)   # by PCI address
+    nodes: dict = dataclasses.field(default_factory=dict)   # by PCI address
+    distances: dict = dataclasses.field(default_factory=dict)   # node: list
     memory: dict = dataclasses.field(default_factory=dict)  # node: bytes
     srat: dict = dataclasses.field(default_factory=dict)    # (node, pxm): ranges
     log: list = dataclasses.field(default_factory=list)
@@ -41,8 +43,8 @@ class Report:
 
     def same(self, other):
         """Whether two boots of one machine told the same."""
-        return (self.egm, self.paths, self.srat, self.tables) == \
-            (other.egm, other.paths, other.srat, other.tables)
+        return (self.egm, self.paths, self.nodes, self.srat, self.tables) == \
+            (other.egm, other.paths, other.nodes, other.srat, other.tables)
 
 
 def _parse(lines):
@@ -61,6 +63,12 @@ def _parse(lines):
             report.egm[match.group(1)] = Egm(
                 int(match.group(5), 16), int(match.group(6), 16),
                 int(match.group(7)), int(match.group(8)), '')
+        elif kind == 'pci':
+            address, _, node = rest.split()
+            report.nodes[address] = int(node)
+        elif kind == 'distance':
+            node, *distances = map(int, rest.split())
+            report.distances[node] = distances
         elif kind == 'path':
             address, _, path = rest.partition(' ')
             if path:

@@ -68,6 +68,11 @@ def nic(bus, where='0'):
     return f'virtio-net-pci,id=nic,bus={bus},addr={where},romfile='
 
 
+def edu(bus, where='0'):
+    """Another neighbour."""
+    return f'edu,bus={bus},addr={where}'
+
+
 def egm(*nodes):
     """An object for gpu0, gpu1, ... with its node."""
     return [x for n, node in enumerate(nodes) for x in
@@ -89,6 +94,8 @@ class Case:
     sizes: tuple = (512,)
     empty: int = 0
     machine: str = 'virt,gic-version=3'
+    # Other functions, by PCI address: the node of their host bridge, None: -1
+    others: dict = dataclasses.field(default_factory=dict)
 
 
 TWO_SOCKETS = devices(
@@ -98,10 +105,14 @@ TWO_SOCKETS = devices(
     gpu(0, 'rp0'), gpu(1, 'rp1'), gpu(2, 'rp2'), gpu(3, 'rp3'))
 
 CASES = {
-    'no_object': Case(devices(port('rp0', 'pcie.0', '2'), gpu(0, 'rp0')), {}),
+    'no_object': Case(devices(port('rp0', 'pcie.0', '2'), gpu(0, 'rp0')), {},
+                      others={'0000:01:00.0': None}),
 
-    'root_bus': Case(devices(gpu(0, 'pcie.0', '3')) + egm(0),
-                     {'0000:00:03.0': (r'\_SB_.PCI0.S18_', 0)}),
+    # What else is below that host bridge is in the same node.
+    'root_bus': Case(devices(gpu(0, 'pcie.0', '3'), nic('pcie.0', '4'))
+                     + egm(1),
+                     {'0000:00:03.0': (r'\_SB_.PCI0.S18_', 1)},
+                     sizes=(384, 256), others={'0000:00:04.0': 1}),
 
     'root_port_function': Case(
         devices(port('rp0', 'pcie.0', '2.0,multifunction=on'),
@@ -150,10 +161,29 @@ CASES = {
         {f'0000:{0x20 * (n + 1) + 1:02x}:00.0':
          (rf'\_SB_.PC{0x20 * (n + 1):02X}.S00_.S00_', 0) for n in range(3)}),
 
+    # Below the same host bridge, below one of another node, and without one
     'neighbour': Case(
         devices(pxb('pxb0', 32), port('rp0', 'pxb0', '0'),
-                port('rp1', 'pxb0', '1'), gpu(0, 'rp0'), nic('rp1')) + egm(0),
-        {'0000:21:00.0': (r'\_SB_.PC20.S00_.S00_', 0)}),
+                port('rp1', 'pxb0', '1'), gpu(0, 'rp0'), nic('rp1'),
+                pxb('pxb1', 64, 1), port('rp2', 'pxb1'), edu('rp2'),
+                edu('pcie.0', '3')) + egm(0),
+        {'0000:21:00.0': (r'\_SB_.PC20.S00_.S00_', 0)}, sizes=(384, 256),
+        others={'0000:22:00.0': 0, '0000:41:00.0': 1, '0000:00:03.0': None}),
+
+    # Objects before nodes and devices, bus numbers from 1, HMAT, and a NIC that
+    # an initiator ties to the EGM node
+    'production': Case(
+        initiators(0, (2, 3, 4)) + initiators(1, (5, 6, 7))
+        + ['-object', 'acpi-generic-initiator,id=gin,pci-dev=nic,node=0']
+        + egm(0, 1)
+        + devices(pxb('pxb0', 1, 0), pxb('pxb1', 65, 1),
+                  port('rp0', 'pxb0', '0'), port('rp1', 'pxb0', '1'),
+                  port('rp2', 'pxb1'), gpu(0, 'rp0'), nic('rp1'),
+                  gpu(1, 'rp2')),
+        {'0000:02:00.0': (r'\_SB_.PC01.S00_.S00_', 0),
+         '0000:42:00.0': (r'\_SB_.PC41.S00_.S00_', 1)},
+        sizes=(384, 256), empty=6, machine='virt,gic-version=3,hmat=on',
+        others={'0000:03:00.0': 0}),
 }
 
 
@@ -189,10 +219,18 @@ class Base(unittest.TestCase):
                                     report.egm[address].node
                                     if address in report.egm else -1, path)
         self.assertEqual(report.egm, expected)
+        # The driver takes the NUMA node of the GPU for that of its EGM.
+        node_of = {pxm: node for node, pxm in report.srat}
+        for address, found in report.egm.items():
+            self.assertEqual(report.nodes[address], found.node, address)
+        for address, pxm in case.others.items():
+            self.assertEqual(report.nodes[address], node_of.get(pxm, -1),
+                             address)
         for found in report.egm.values():
             self.assertGreaterEqual(found.node, 0)
             self.assertEqual(report.srat[found.node, found.pxm],
                              [(found.base, found.size)])
+            self.assertEqual(found.node, node_of[found.pxm])
             # Linux really has that memory there: all but what it needs itself.
             self.assertGreater(report.memory[found.node], found.size * 0.7)
 
@@ -229,6 +267,28 @@ class Lifecycle(Base):
         self.assertEqual(with_object.tables['SRAT'], without.tables['SRAT'])
         self.assertEqual(set(with_object.memory), set(range(9)))
         self.assertEqual(set(without.memory), set(range(9)))
+
+    def test_numbers_and_distances(self):
+        """Linux' node numbers are those of -numa, and so are the distances.
+
+        Its kernel knows 16 nodes: 2 sockets, 4 GPUs with 3 nodes each.
+        """
+        def distance(a, b):
+            return 10 if a == b else 11 + (a * b + a + b) % 240
+
+        nodes = range(14)
+        dist = [x for a in nodes for b in nodes[a + 1:] for x in
+                ('-numa', f'dist,src={a},dst={b},val={distance(a, b)}')]
+        own = [x for g in (2, 0, 3, 1) for x in
+               initiators(g, reversed(range(2 + 3 * g, 5 + 3 * g)))]
+        report = self.boot_once(dataclasses.replace(
+            CASES['two_sockets'], empty=12,
+            args=TWO_SOCKETS + own + egm(0, 0, 1, 1) + dist))
+        self.assertEqual(report.distances,
+                         {a: [distance(a, b) for b in nodes] for a in nodes})
+        self.assertEqual([report.memory[n] > 0 for n in nodes],
+                         [True] * 2 + [False] * 12)
+        self.assertEqual(set(report.srat), {(0, 0), (1, 1)})
 
     def test_big_pages(self):
         """Another kernel, with 16 KiB pages."""

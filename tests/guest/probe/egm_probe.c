@@ -2,8 +2,9 @@
 /*
  * What a driver for a GPU with EGM finds in a guest
  *
- * /proc/egm_devices makes the calls of such a driver for every PCI function and
- * lists those that have at least one of its three properties.
+ * /proc/egm_devices makes the calls of such a driver for every PCI function:
+ * its NUMA node, which the driver takes for the node of its EGM, and, if it has
+ * at least one of them, its three properties.
  *
  * /proc/egm_page allocates a page on the NUMA node that was written to it, fills
  * it with the pattern below, and tells its physical address.
@@ -37,6 +38,8 @@ static int devices_show(struct seq_file *m, void *v)
 		u64 base = 0, size = 0, pxm = 0;
 		int no_base, no_size, no_pxm;
 
+		seq_printf(m, "pci %s node %d\n", pci_name(pdev),
+			   dev_to_node(&pdev->dev));
 		no_base = device_property_read_u64(&pdev->dev,
 						   "nvidia,egm-base-pa", &base);
 		no_size = device_property_read_u64(&pdev->dev,
