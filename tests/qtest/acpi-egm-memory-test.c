@@ -493,8 +493,8 @@ static void test_link(void)
                  "size=128M,share=on " NODE0, &text);
     g_unlink(path);
     g_test_message("%s", text);
-    g_assert_nonnull(strstr(text, "/link is a link to a file that does not "
-                            "exist"));
+    g_assert_nonnull(strstr(text, "/link for guest RAM: No such file or "
+                            "directory"));
     g_assert_cmpint(status, ==, 1);
     g_assert_cmpint(access(target, F_OK), <, 0);
 }
