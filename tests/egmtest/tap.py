@@ -10,11 +10,13 @@ class _Result(unittest.TestResult):
     def __init__(self, total):
         super().__init__()
         self.number = 0
+        self.bad_subtests = self.reported = False
+        self.begin = time.monotonic()
         print(f'1..{total}', flush=True)
 
     def startTest(self, test):
         super().startTest(test)
-        self.bad_subtests = False
+        self.bad_subtests = self.reported = False
         self.begin = time.monotonic()
 
     def _line(self, status, test, note=''):
@@ -32,7 +34,10 @@ class _Result(unittest.TestResult):
         self._line('ok', test, f' # SKIP {reason}')
 
     def _bad(self, test, err):
-        self._line('not ok', test)
+        # What fails after the case has failed is no case of its own.
+        if not self.reported:
+            self._line('not ok', test)
+        self.reported = True
         self._explain(test, err)
 
     def _explain(self, test, err):
@@ -49,7 +54,7 @@ class _Result(unittest.TestResult):
 
     def stopTest(self, test):
         super().stopTest(test)
-        if self.bad_subtests:
+        if self.bad_subtests and not self.reported:
             self._line('not ok', test)
 
     def addFailure(self, test, err):

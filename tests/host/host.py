@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A Linux host with an IOMMU, vfio-pci and a stand-in for the EGM driver.
 
-It is an x86-64 VM under TCG. Its GPUs are QEMU's `edu`, a device with DMA. QEMU,
-the one that was built here, runs in it.
+It is a VM under TCG. Its GPUs are QEMU's `edu`, a device with DMA. QEMU, the one
+that was built here, runs in it.
 """
 
 import contextlib
+import dataclasses
 import pathlib
 import shlex
 import socket
 import struct
+import subprocess
 import sys
 import time
 
@@ -19,38 +21,70 @@ from egmtest import console, machine  # noqa: E402
 from egmtest.made import made  # noqa: E402
 
 MIB = 1 << 20
-GPUS = 3
-# RAM that the host's kernel leaves alone: two regions, as of two sockets.
-RESERVED = 0x30000000
-REGIONS = {4: (RESERVED, 1024 * MIB), 5: (RESERVED + 1024 * MIB, 256 * MIB)}
+# Two regions, as of two sockets: sizes, by proximity domain.
+REGIONS = {4: 1024 * MIB, 5: 256 * MIB}
 
 
-def gpu(number):
-    """The host's PCI address of a GPU, 0 to GPUS - 1."""
-    return f'0000:{number + 1:02x}:00.0'
+@dataclasses.dataclass(frozen=True)
+class Platform:
+    """A machine that can be the host."""
+    files: str          # its kernel and initramfs, in egm/tests/host of the build
+    binary: str         # the QEMU that is the machine
+    args: tuple         # of that
+    cmdline: str        # of its kernel, which leaves {size} bytes at {base} alone
+    reserved: int       # where these are
+    gpus: tuple         # PCI addresses: two of the first socket, one of the second
+    function: tuple     # those of a device with SR-IOV, and its virtual function
+    guest: tuple        # our QEMU's machine
+
+
+def _devices(*devices):
+    """Each behind a root port of its own."""
+    for number, device in enumerate(devices, 1):
+        yield from ('-device', f'pcie-root-port,id=rp{number},chassis={number}',
+                    '-device', f'{device},bus=rp{number}')
+
+
+_EDU = 'edu,dma_mask=0xffffffffffffffff'
+# QEMU's devices with SR-IOV are few.
+_NVME = ('nvme,serial=egm,subsys=nvme,max_ioqpairs=4,msix_qsize=5,'
+         'sriov_max_vfs=1,sriov_vq_flexible=2,sriov_vi_flexible=1')
+
+
+PLATFORMS = {
+    'x86-64': Platform(
+        files='host', binary='/usr/bin/qemu-system-x86_64',
+        args=('-machine', 'q35', '-accel', 'tcg', '-cpu', 'max', '-smp', '2',
+              '-m', '2560M', '-device', 'intel-iommu',
+              '-device', 'nvme-subsys,id=nvme', *_devices(_EDU, _EDU, _EDU, _NVME)),
+        cmdline='console=ttyS0 quiet panic=-1 intel_iommu=on '
+                'memmap={size:#x}${base:#x}',
+        reserved=0x30000000,
+        gpus=('0000:01:00.0', '0000:02:00.0', '0000:03:00.0'),
+        function=('0000:04:00.0', '0000:04:00.1'),
+        guest=('-machine', 'virt,highmem=off', '-accel', 'qtest')),
+}
 
 
 class Host(console.Console):
     """The host; a context manager."""
 
-    def __init__(self, build, keep):
-        initrd = made(build, 'egm/tests/host/host.initrd')
-        args = ['-machine', 'q35', '-accel', 'tcg', '-cpu', 'max', '-smp', '2',
-                '-m', '2560M', '-device', 'intel-iommu',
-                '-kernel', str(initrd.with_suffix('.vmlinuz')),
-                '-initrd', str(initrd),
-                '-append', 'console=ttyS0 quiet panic=-1 intel_iommu=on '
-                f'memmap={sum(size for _, size in REGIONS.values())}'
-                f'${RESERVED:#x}']
-        for number in range(GPUS):
-            args += ['-device', f'pcie-root-port,id=rp{number},'
-                     f'chassis={number + 1}', '-device',
-                     f'edu,bus=rp{number},dma_mask=0xffffffffffffffff']
-        vm = machine.Machine(build, args, '/usr/bin/qemu-system-x86_64')
-        self.qtest = str(pathlib.Path(vm.directory.name) / 'qtest')
-        vm.args += ['-device', 'virtio-serial-pci',
-                    '-chardev', f'socket,id=qt,path={self.qtest},server=on,'
-                    'wait=off', '-device', 'virtserialport,chardev=qt']
+    def __init__(self, platform, build, keep):
+        self.platform = platform
+        initrd = made(build, f'egm/tests/host/{platform.files}.initrd')
+        vm = machine.Machine(
+            build, ['-kernel', str(initrd.with_suffix('.vmlinuz')),
+                    '-initrd', str(initrd), '-append', platform.cmdline.format(
+                        base=platform.reserved, size=sum(REGIONS.values())),
+                    *platform.args], platform.binary)
+        # The far ends of /dev/vport0p1 and so on, for our QEMU's monitors
+        self.ports = [str(pathlib.Path(vm.directory.name) / f'port{number}')
+                      for number in (1, 2)]
+        vm.args += ['-device', 'virtio-serial-pci']
+        for path in self.ports:
+            name = pathlib.Path(path).name
+            vm.args += ['-chardev', f'socket,id={name},path={path},server=on,'
+                        'wait=off', '-device', f'virtserialport,chardev={name}']
         super().__init__(vm, keep)
 
     def run(self, line, seconds=60):
@@ -67,41 +101,83 @@ class Host(console.Console):
             raise AssertionError(f'{line}: status {status}\n{text}')
         return text
 
+    def base(self, pxm):
+        """Where a region is."""
+        before = sum(size for other, size in REGIONS.items() if other < pxm)
+        return self.platform.reserved + before
+
     @contextlib.contextmanager
     def standin(self, **parameters):
         """Load the stand-in; region 4 has GPUs 0 and 1, region 5 has GPU 2."""
-        values = {'base': ','.join(f'{base:#x}' for base, _ in REGIONS.values()),
-                  'size': ','.join(f'{size:#x}' for _, size in REGIONS.values()),
+        gpus = self.platform.gpus
+        values = {'base': ','.join(f'{self.base(pxm):#x}' for pxm in REGIONS),
+                  'size': ','.join(f'{size:#x}' for size in REGIONS.values()),
                   'pxm': ','.join(map(str, REGIONS)),
-                  'gpus': f'{gpu(0)}+{gpu(1)},{gpu(2)}', **parameters}
+                  'gpus': f'{gpus[0]}+{gpus[1]},{gpus[2]}', **parameters}
         words = ' '.join(f'{k}={shlex.quote(str(v))}' for k, v in values.items())
         self.check(f'insmod /modules/egm_standin.ko {words}')
         try:
             yield
         finally:
-            self.check('rmmod egm_standin')
+            left, text = self.run('rmmod egm_standin')
+            if left:
+                self.run('kill -KILL -1; while ! rmmod egm_standin; do '
+                         'sleep 0.1; done')
+        if left:
+            raise AssertionError(text)
 
     def region(self, pxm, offset, length):
         """Part of a region, read from outside of the host."""
-        return self.vm.memory(REGIONS[pxm][0] + offset, length)
+        return self.vm.memory(self.base(pxm) + offset, length)
 
-    def start(self, args, user='root'):
+    def command(self, args):
+        """Our QEMU's command line."""
+        return shlex.join(['qemu-system-aarch64', *self.platform.guest,
+                           '-nodefaults', '-display', 'none', *args])
+
+    def start(self, args, user='root', prefix=''):
         """Start QEMU and end it as soon as it is up: exit status and stderr.
 
-        A user other than root may lock 64 KiB of memory, as usual.
+        A user other than root may lock 64 KiB of memory, as usual. `prefix` are
+        words before the command line.
         """
-        line = f'{command(args)} -monitor stdio'
+        line = f'{prefix} {self.command(args)} -monitor stdio'
         if user != 'root':
             line = f'su {user} -c {shlex.quote("ulimit -l 64; exec " + line)}'
         return self.run(f'echo quit | {line} 2> /tmp/stderr > /dev/null; s=$?; '
                         'cat /tmp/stderr; rm -f /tmp/stderr; (exit $s)')
 
+    @contextlib.contextmanager
+    def probe(self, function):
+        """Watch a function of our QEMU: gives one that tells how often it ran."""
+        tracing = '/sys/kernel/tracing'
+        offset = file_offset(self.vm.build / 'qemu-system-aarch64', function)
+        self.check(f'echo p:egm/probe /bin/qemu-system-aarch64:{offset:#x} > '
+                   f'{tracing}/uprobe_events; '
+                   f'echo 1 > {tracing}/events/egm/probe/enable')
+        try:
+            yield lambda: int(self.check(
+                f'grep -c probe: {tracing}/trace || true'))
+        finally:
+            self.check(f'echo 0 > {tracing}/events/egm/probe/enable; '
+                       f'echo > {tracing}/uprobe_events; echo > {tracing}/trace')
 
-def command(args):
-    """Our QEMU's command line."""
-    return shlex.join(['qemu-system-aarch64', '-machine', 'virt,highmem=off',
-                       '-accel', 'qtest', '-nodefaults', '-display', 'none',
-                       *args])
+
+def file_offset(path, function):
+    """Where in a program's file a function is."""
+    def lines(*command):
+        return (line.split() for line in subprocess.run(
+            [*command, path], text=True, stdout=subprocess.PIPE,
+            check=True).stdout.splitlines())
+
+    address, = (int(line[0], 16) for line in lines('nm')
+                if line[1:] == ['T', function])
+    for line in lines('readelf', '-lW'):
+        if line[:1] == ['LOAD']:
+            offset, start, _, size = (int(word, 16) for word in line[1:5])
+            if start <= address < start + size:
+                return address - start + offset
+    raise AssertionError(f'{path}: {function} is in no segment')
 
 
 class Qemu:
@@ -113,31 +189,50 @@ class Qemu:
 
     def __init__(self, host, args):
         self.host = host
-        self.line = (f'{command(args)} -chardev pipe,id=qt,path=/dev/vport0p1 '
-                     '-qtest chardev:qt '
-                     '-qtest-log /dev/null -daemonize -pidfile /tmp/pid')
+        self.line = (f'{host.command(args)} '
+                     '-chardev pipe,id=qt,path=/dev/vport0p1 '
+                     '-qtest chardev:qt -qtest-log /dev/null '
+                     '-chardev pipe,id=qmp,path=/dev/vport0p2 '
+                     '-mon chardev=qmp,mode=control '
+                     '-daemonize -pidfile /tmp/pid')
 
     def __enter__(self):
         # Its package is in the path since a Machine has been started.
         # pylint: disable=import-outside-toplevel,import-error
         from qemu.machine.qtest import QEMUQtestProtocol
-        # Before QEMU opens its end, which is dead while ours is closed.
-        connection = socket.socket(socket.AF_UNIX)
-        connection.settimeout(60)
-        connection.connect(self.host.qtest)
-        self.qtest = QEMUQtestProtocol(sock=connection)
+        from qemu.qmp.legacy import QEMUMonitorProtocol
+        # Before QEMU opens its ends, which are dead while ours are closed.
+        self.sockets = []
+        for path in self.host.ports:
+            connection = socket.socket(socket.AF_UNIX)
+            connection.connect(path)
+            self.sockets.append(connection)
+        self.sockets[0].settimeout(60)
+        self.qtest = QEMUQtestProtocol(sock=self.sockets[0])
         self.qtest.connect()
         try:
             self.text = self.host.check(f'{self.line} 2>&1')
         except AssertionError:
-            self.qtest.close()
+            self._close()
             raise
         self.pid = int(self.host.check('cat /tmp/pid'))
+        self.qmp = QEMUMonitorProtocol(self.sockets[1])
+        self.qmp.connect()
         return self
 
     def __exit__(self, *exc):
-        self.qtest.close()
+        with contextlib.suppress(Exception):
+            self.qmp.close()
+        self._close()
         self.end('TERM')
+
+    def _close(self):
+        for connection in self.sockets:
+            connection.close()
+
+    def cmd(self, name, **arguments):
+        """Run a QMP command and give what it returns."""
+        return self.qmp.cmd(name, **arguments)
 
     def end(self, signal):
         """Send a signal that ends it, and wait until it is gone."""

@@ -9,13 +9,18 @@ egm-vm runs in the host, with the part of Python that it needs.
 import contextlib
 import re
 
-from test_host import FREE, HostTest, WORD, ram, word
-from host import MIB, Qemu, REGIONS, gpu
+from test_host import FREE, HOST, HostTest, WORD, ram, word
+from host import MIB, Qemu, REGIONS
 from egmtest import tap
 
 EGM_VM = '/egm-vm --firmware /tmp/firmware'
 # To QEMU's monitor, on a terminal that it shares with the guest's serial port
 MONITOR = r"printf '\001cinfo egm\nquit\n'"
+
+
+def gpu(number):
+    """The host's PCI address of a GPU."""
+    return HOST.gpus[number]
 
 
 class EgmVm(HostTest):
@@ -49,7 +54,7 @@ class EgmVm(HostTest):
         with self.host.standin():
             text = self.found()
             for pxm, number in ((4, 0), (4, 1), (5, 2)):
-                size = f'{REGIONS[pxm][1] // MIB} MiB'.replace('1024 MiB', '1 GiB')
+                size = f'{REGIONS[pxm] // MIB} MiB'.replace('1024 MiB', '1 GiB')
                 self.assertRegex(text, (
                     rf'egm{pxm} +({size} .*)?{re.escape(gpu(number))}  1234:11e8  '
                     r'vfio-pci  \d+ +vfio\d'))
@@ -57,7 +62,7 @@ class EgmVm(HostTest):
 
     def test_gpus_as_file(self):
         """The other form in which drivers name GPUs."""
-        with self.host.standin(gpu_abi='file'):
+        with self.host.standin(driver='B'):
             self.assertIn(gpu(1), self.found())
 
     def test_no_driver(self):

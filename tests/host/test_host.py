@@ -16,10 +16,11 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 # pylint: disable=wrong-import-position
-from host import Dma, GPUS, Host, MIB, Qemu, REGIONS, gpu  # noqa: E402
+from host import Dma, Host, MIB, PLATFORMS, Qemu, REGIONS  # noqa: E402
 from egmtest import acpi, fdt, fw_cfg, tap  # noqa: E402
 
 BUILD = pathlib.Path(os.environ['EGM_BUILD'])
+HOST = PLATFORMS[os.environ.get('EGM_HOST', 'x86-64')]
 RAM_BASE = 0x40000000
 WORD = 0x45474d20776f7264
 
@@ -35,11 +36,12 @@ def node(number):
     return ['-numa', f'node,nodeid={number},memdev=m{number}']
 
 
-def passthrough(number, driver='vfio-pci-nohotplug'):
+def passthrough(number, driver='vfio-pci-nohotplug', address=None):
     """A GPU of the host, behind a root port."""
     return ['-device', f'pcie-root-port,id=rp{number},chassis={number + 1},'
             f'addr={number + 1}', '-device',
-            f'{driver},id=dev{number},host={gpu(number)},bus=rp{number}']
+            f'{driver},id=dev{number},host={address or HOST.gpus[number]},'
+            f'bus=rp{number}']
 
 
 def egm(number, where=0):
@@ -70,28 +72,38 @@ class HostTest(unittest.TestCase):
     """All cases share one host; each loads the stand-in."""
 
     host = None
+    driver = 'E'
 
     @classmethod
     def setUpClass(cls):
         if not HostTest.host:
-            HostTest.host = Host(BUILD, BUILD / 'host')
+            HostTest.host = Host(HOST, BUILD, BUILD / 'host')
             HostTest.host.__enter__()
             unittest.addModuleCleanup(HostTest.host.__exit__, None, None, None)
             HostTest.host.boot()
 
     def tearDown(self):
-        bad = self.host.run('dmesg -c | grep -E "BUG|WARNING|DMAR.*fault|Oops"')
+        bad = self.host.run('dmesg -c | grep -E '
+                            '"BUG|WARNING|DMAR.*fault|Oops|Call Trace"')
         self.assertEqual(bad[1], '')
 
-    def starts(self, args, user='root'):
+    def standin(self, **parameters):
+        """The driver, as the generation that the class is about."""
+        return self.host.standin(driver=self.driver, **parameters)
+
+    def qemu(self, args):
+        """A context manager around a running QEMU."""
+        return Qemu(self.host, args)
+
+    def starts(self, args, **keywords):
         """QEMU starts; give what it says."""
-        status, text = self.host.start(args, user)
+        status, text = self.host.start(args, **keywords)
         self.assertEqual(status, 0, text)
         return text
 
-    def refuses(self, args, *messages, user='root'):
+    def refuses(self, args, *messages, **keywords):
         """QEMU does not start, and says why."""
-        status, text = self.host.start(args, user)
+        status, text = self.host.start(args, **keywords)
         self.assertEqual(status, 1, text)
         for message in messages:
             self.assertIn(message, text)
@@ -99,28 +111,48 @@ class HostTest(unittest.TestCase):
         return text
 
 
-class Works(HostTest):
+def generations(names):
+    """Make a test class of the decorated one for each generation of the driver."""
+    def expand(cases):
+        for name in names:
+            made = cases.__name__ + name
+            globals()[made] = type(made, (cases, HostTest), {
+                'driver': name, '__module__': __name__, '__doc__': cases.__doc__})
+        return cases
+    return expand
+
+
+@generations('BE')
+class Works:
     """Machines that start."""
 
     def test_word(self):
         """Guest RAM is the region, byte for byte."""
-        size = REGIONS[4][1]
+        size = REGIONS[4]
         args = ram(size // MIB) + word(FREE) + word(size - 8, WORD + 1)
-        with self.host.standin(), Qemu(self.host, args):
+        with self.standin(), self.qemu(args):
             for offset, value in ((FREE, WORD), (size - 8, WORD + 1)):
                 self.assertEqual(self.host.region(4, offset, 8),
                                  value.to_bytes(8, 'little'))
 
+    def test_zeroed(self):
+        """The next VM does not find what the last one left."""
+        with self.standin():
+            with self.qemu(ram(64) + word(FREE)):
+                pass
+            with self.qemu(ram(64)):
+                self.assertEqual(self.host.region(4, FREE, 8), bytes(8))
+
     def test_one_gpu(self):
         """The tables, and not a word of warning."""
-        with self.host.standin(), Qemu(self.host, ONE) as qemu:
+        with self.standin(), self.qemu(ONE) as qemu:
             self.assertEqual(qemu.text, '')
             self.check_tables(qemu, {(0,): (RAM_BASE, 256 * MIB, 0)})
 
     def test_two_gpus(self):
         """Two GPUs of one socket share its region."""
         args = ONE + passthrough(1) + egm(1)
-        with self.host.standin(), Qemu(self.host, args) as qemu:
+        with self.standin(), self.qemu(args) as qemu:
             self.assertEqual(qemu.text, '')
             self.check_tables(qemu, {(0,): (RAM_BASE, 256 * MIB, 0),
                                      (1,): (RAM_BASE, 256 * MIB, 0)})
@@ -131,7 +163,7 @@ class Works(HostTest):
                  *backend(1, 5, 128), *node(0), *node(1)]
                 + passthrough(0) + egm(0) + passthrough(2) + egm(2, 1)
                 + word(FREE) + word(256 * MIB + FREE, WORD + 1))
-        with self.host.standin(), Qemu(self.host, args) as qemu:
+        with self.standin(), self.qemu(args) as qemu:
             self.assertEqual(qemu.text, '')
             for pxm, value in ((4, WORD), (5, WORD + 1)):
                 self.assertEqual(self.host.region(pxm, FREE, 8),
@@ -156,7 +188,7 @@ class Works(HostTest):
     def test_dma(self):
         """vfio type1 maps the region: the device reads and writes it."""
         data = os.urandom(2048)
-        with self.host.standin(), Qemu(self.host, ONE) as qemu:
+        with self.standin(), self.qemu(ONE) as qemu:
             dma = Dma(qemu)
             qemu.write(RAM_BASE + 0x10000, data)
             dma.copy(RAM_BASE + 0x10000, RAM_BASE + 200 * MIB, len(data))
@@ -164,10 +196,11 @@ class Works(HostTest):
 
     def test_unprivileged(self):
         """A user needs the two devices, and no locked memory."""
-        with self.host.standin():
+        with self.standin():
             text = self.refuses(
                 ONE, "memory backend 'm0': cannot use EGM region egm4, "
-                'mem-path=/dev/egm4: Permission denied', user='operator')
+                'mem-path=/dev/egm4: cannot open it: Permission denied',
+                user='operator')
             self.assertNotIn('size', text)
             self.host.check('chown operator /dev/egm4 /dev/vfio/*')
             try:
@@ -175,132 +208,187 @@ class Works(HostTest):
             finally:
                 self.host.check('chown root /dev/vfio/*')
 
+    def test_locked(self):
+        """Locking all of QEMU's memory does no harm."""
+        with self.standin():
+            self.assertEqual(self.starts(ONE + ['-overcommit', 'mem-lock=on']), '')
+
     def test_prealloc(self):
-        """The driver has populated the mapping, so QEMU does not."""
-        event = 'host_memory_backend_populated'
-        trace = ['-trace', event]
-        size = REGIONS[4][1]
-        seconds = {}
-        with self.host.standin(zero='n'):
-            for mib in (64, size // MIB):
-                args = ram(mib) + trace
-                begin = time.monotonic()
-                text = self.starts(args)
-                seconds[mib] = time.monotonic() - begin
-                self.assertIn(f'{event} m0: nothing to do for prealloc=on, the '
-                              f'device has populated {mib * MIB:#x} bytes', text)
-            self.assertNotIn(event, self.starts(ram(64, 'share=on') + trace))
-        self.assertNotIn(event, self.starts(
-            ram(64, path='/dev/shm/m0') + trace))
+        """The driver has populated the mapping, so QEMU touches no page."""
+        with self.standin(), self.host.probe('qemu_prealloc_mem') as hits:
+            self.starts(ram(64))
+            self.assertEqual(hits(), 0)
+            with self.qemu(ram(64, 'share=on')) as qemu:
+                qemu.cmd('qom-set', path='/objects/m0', property='prealloc',
+                         value=True)
+            self.assertEqual(hits(), 0)
+            self.starts(ram(64, path='/dev/shm/m0'))
+            self.assertGreater(hits(), 0)
         self.host.check('rm /dev/shm/m0')
-        small, large = seconds.values()
-        print(f'# prealloc=on: {size // MIB} MiB take {large / small:.2f} times '
-              'as long as 64 MiB')
 
-    def test_retired(self):
-        """The list is read, however long it is, and kept from the guest."""
-        retired = '0x2020000:0x10000+0x4000000:0x1000*4096:0x2000'
-        trace = ONE + ['-trace', 'egm_backend_claim']
-        with self.host.standin(retired=retired):
-            with Qemu(self.host, ONE) as qemu:
-                tree = fdt.memory(self.host.region(4, 0, MIB))
-            self.assertIn('m0: region egm4 size 0x40000000 GPUs 2 retired '
-                          'ranges 4097', self.starts(trace))
-            self.assertIn('warning: 32.1 MiB of guest RAM are withheld from '
-                          'the guest, for retired pages of its EGM: '
-                          '0x42020000-0x4202ffff, 0x44000000-0x45ffffff\n',
-                          qemu.text)
-            self.assertEqual(tree, [(0x40000000, 0x2020000, 0),
-                                    (0x42030000, 0x1fd0000, 0),
-                                    (0x46000000, 0xa000000, 0)])
-            self.host.check('echo 0xffff000:1 > '
-                            '/sys/module/egm_standin/parameters/retired')
-            self.assertIn('0x4fff0000-0x4fffffff', self.starts(ONE))
-            self.host.check('echo 0x40000000:0x1000 > '
-                            '/sys/module/egm_standin/parameters/retired')
-            text = self.starts(ONE)
-            self.assertEqual(text.count(
-                'EGM region egm4: retired page at offset 0x40000000 of 0x1000 '
-                'bytes is not in the region of 0x40000000 bytes'), 1, text)
-            self.assertNotIn('withheld', text)
-        with self.host.standin():
-            self.assertIn('retired ranges 0', self.starts(trace))
+    def test_ignore_shared(self):
+        """RAM that loses its content is migrated, also to the same host."""
+        def migrated(qemu):
+            while True:
+                status = qemu.cmd('query-migrate').get('status')
+                if status in ('completed', 'failed'):
+                    return status
+                time.sleep(0.1)
 
-class Unknown(HostTest):
-    """Drivers that tell less, or in another way."""
+        capabilities = [{'capability': 'x-ignore-shared', 'state': True}]
+        with self.standin():
+            with self.qemu(ram(64) + word(FREE)) as qemu:
+                qemu.cmd('migrate-set-capabilities', capabilities=capabilities)
+                qemu.cmd('migrate', uri='file:/tmp/state')
+                self.assertEqual(migrated(qemu), 'completed')
+            with self.qemu(ram(64) + ['-incoming', 'defer']) as qemu:
+                qemu.cmd('migrate-set-capabilities', capabilities=capabilities)
+                qemu.cmd('migrate-incoming', uri='file:/tmp/state')
+                self.assertEqual(migrated(qemu), 'completed')
+                self.assertEqual(qemu.read(RAM_BASE + FREE, 8),
+                                 WORD.to_bytes(8, 'little'))
+        self.host.check('rm /tmp/state')
 
-    def test_nothing(self):
-        """One warning for each piece that the driver does not tell."""
-        with self.host.standin(egm_size='n', gpu_abi='none', retired_ioctl='n'):
-            for llseek in ('none', 'noop'):
-                text = self.starts(ONE)
-                self.assertEqual(
-                    re.sub('(?m)^.*?warning: ', '', text).splitlines(),
-                    [f"memory backend 'm0': the host does not tell the {what} "
-                     'of EGM region egm4'
-                     for what in ('size', 'GPUs', 'retired pages')], llseek)
+    def mapping(self, args):
+        """Where the region is in QEMU's address space."""
+        with self.standin(), self.qemu(args) as qemu:
+            line = self.host.check(f'grep /dev/egm4 /proc/{qemu.pid}/maps')
+        self.assertEqual(line.count('\n'), 1, line)
+        return int(line.split('-')[0], 16)
 
-    def test_no_warning_without_object(self):
-        """Who only uses the memory is not told about GPUs."""
-        with self.host.standin(egm_size='n', gpu_abi='none', retired_ioctl='n',
-                               llseek='noop'):
-            self.assertEqual(self.starts(ram(64)), '')
+    def test_alignment(self):
+        """Where KVM can use large blocks."""
+        for size, alignment in ((64, 64), (96, 128), (1024, 1024)):
+            self.assertEqual(self.mapping(ram(size)) % (alignment * MIB), 0, size)
 
-    def test_size_by_seek(self):
-        """A driver that answers lseek() is believed."""
-        with self.host.standin(egm_size='n', llseek='size'):
-            self.assertEqual(self.starts(ONE), '')
-            self.refuses(ram(2048), 'size=2147483648 is larger than EGM region '
-                         'egm4, mem-path=/dev/egm4, of 1073741824 bytes')
-
-    def test_size_unknown(self):
-        """mmap() says EINVAL; what that may mean."""
-        with self.host.standin(egm_size='n'):
-            self.refuses(ram(2048),
-                         "memory backend 'm0': cannot use EGM region egm4, "
-                         'mem-path=/dev/egm4: unable to map backing store for '
-                         'guest RAM: Invalid argument',
-                         'size=2147483648 may be too large')
-
-    def test_gpu_file(self):
-        """GPUs by an attribute instead of links."""
-        with self.host.standin(gpu_abi='file'):
-            self.assertEqual(self.starts(ONE), '')
-            self.refuses(ram(64) + passthrough(2) + egm(2),
-                         f'host device {gpu(2)} is not attached to the socket '
-                         'of EGM region egm4')
+    def test_align(self):
+        """The user's word counts."""
+        for align in (2, 4096):
+            address = self.mapping(ram(64, f'share=on,align={align}M'))
+            self.assertEqual(address % (align * MIB), 0, hex(address))
 
 
-class Errors(HostTest):
+@generations('BCE')
+class Retired:
+    """What firmware and the driver say about bad pages."""
+
+    def withheld(self, retired, *messages):
+        """Start with a list; give what the guest gets, and what QEMU says."""
+        with self.standin(retired=retired), self.qemu(ONE) as qemu:
+            for message in messages:
+                self.assertIn(message, qemu.text)
+            return fdt.memory(self.host.region(4, 0, MIB)), qemu.text
+
+    def test_blocks(self):
+        """Whole blocks are kept from the guest, in whatever order they come."""
+        tree, text = self.withheld(
+            '0x2020000+0x4000000*512:0x10000',
+            'warning: 32.1 MiB of guest RAM are withheld from the guest, for bad '
+            'pages: 0x42020000-0x4202ffff, 0x44000000-0x45ffffff\n')
+        self.assertEqual(tree, [(0x40000000, 0x2020000, 0),
+                                (0x42030000, 0x1fd0000, 0),
+                                (0x46000000, 0xa000000, 0)])
+        self.assertEqual(text.count('\n'), 1, text)
+
+    def test_longest(self):
+        """All that firmware can tell."""
+        self.withheld('0x8000000*2048:0x10000+0x20000000*2048:0x10000',
+                      '128 MiB of guest RAM are withheld')
+
+    def test_outside(self):
+        """What firmware says about other memory does no harm."""
+        tree, text = self.withheld('0x40000000')
+        self.assertEqual(tree, [(0x40000000, 0x10000000, 0)])
+        self.assertEqual(text, '')
+
+
+@generations('BC')
+class Poisoned:
+    """Errors at run time; E does not tell them."""
+
+    def poison(self, qemu):
+        """A page goes bad, and the guest starts anew."""
+        self.host.check('echo 0xfff8000 > '
+                        '/sys/module/egm_standin/parameters/poisoned')
+        qemu.cmd('system_reset')
+
+    def test_reset(self):
+        """The guest loses the block that the page is in."""
+        with self.standin(), self.qemu(ONE) as qemu:
+            self.assertEqual(qemu.text, '')
+            self.poison(qemu)
+            self.assertEqual(fdt.memory(self.host.region(4, 0, MIB)),
+                             [(0x40000000, 0xfff0000, 0)])
+
+    def test_loadvm(self):
+        """A snapshot that cannot be loaded leaves the disk as it is."""
+        def hmp(line):
+            return qemu.cmd('human-monitor-command', **{'command-line': line})
+
+        with self.standin(), self.qemu(ram(256)) as qemu:
+            create = {'driver': 'file', 'filename': '/tmp/disk', 'size': 0}
+            disk = {'driver': 'qcow2', 'file': 'file'}
+            qemu.cmd('blockdev-create', **{'job-id': 'a', 'options': create})
+            time.sleep(0.5)
+            qemu.cmd('blockdev-add', **{'node-name': 'file', 'driver': 'file',
+                                        'filename': '/tmp/disk'})
+            qemu.cmd('blockdev-create', **{
+                'job-id': 'b', 'options': {**disk, 'size': MIB}})
+            time.sleep(0.5)
+            qemu.cmd('blockdev-add', **{'node-name': 'disk', **disk})
+            self.assertEqual(hmp('savevm before'), '')
+            hmp('qemu-io disk "write -P 7 0 512"')
+            self.poison(qemu)
+            self.assertIn('bad pages', hmp('loadvm before'))
+            self.assertNotIn('failed', hmp('qemu-io disk "read -P 7 0 512"'))
+        self.host.check('rm /tmp/disk')
+
+
+@generations('A')
+class Unknown:
+    """A driver that tells nothing."""
+
+    def test_size(self):
+        """The region could be too small, and the driver would not notice."""
+        with self.standin():
+            for args in (ram(64), ONE):
+                self.refuses(args, "memory backend 'm0': cannot use EGM region "
+                             'egm4, mem-path=/dev/egm4: the host does not tell '
+                             'the size of the region')
+
+
+@generations('BE')
+class Errors:
     """Mistakes, with and without an acpi-egm-memory object."""
 
     def test_properties(self):
         """The backend itself refuses what breaks the linear mapping."""
-        with self.host.standin():
+        cannot = 'cannot use EGM region egm4, mem-path=/dev/egm4: '
+        with self.standin():
             for extra, message in (
-                    ('share=off', "'m0' has share=off"),
-                    ('share=off,prealloc=on', "'m0' has share=off"),
-                    ('share=on,readonly=on', "'m0' has readonly=on"),
-                    ('share=on,readonly=on,rom=on', "'m0' has readonly=on"),
-                    ('share=on,offset=2M', "'m0' has offset=2097152")):
-                self.refuses(ram(64, extra), 'memory backend ' + message)
+                    ('share=off', 'share=off'),
+                    ('share=off,prealloc=on', 'share=off'),
+                    ('share=on,readonly=on', 'readonly=on'),
+                    ('share=on,readonly=on,rom=on', 'readonly=on'),
+                    ('share=on,offset=2M', 'offset=2097152')):
+                self.refuses(ram(64, extra),
+                             f"memory backend 'm0': {cannot}{message}: ")
             self.refuses(['-m', '64', '-mem-path', '/dev/egm4'],
-                         "memory backend 'mach-virt.ram' has share=off")
+                         f"memory backend 'mach-virt.ram': {cannot}share=off")
 
     def test_size(self):
         """Both sizes and the path."""
-        for llseek in ('none', 'noop'):
-            with self.host.standin(llseek=llseek):
-                self.refuses(
-                    ram(2048), "memory backend 'm0': size=2147483648 is larger "
-                    'than EGM region egm4, mem-path=/dev/egm4, of 1073741824 '
-                    'bytes', 'Use size=1073741824 or less.')
+        with self.standin():
+            self.refuses(
+                ram(2048), "memory backend 'm0': cannot use EGM region egm4, "
+                'mem-path=/dev/egm4: size=2147483648 is larger than the region '
+                'of 1073741824 bytes', 'Use size=1073741824 or less.')
 
     def test_missing(self):
         """No driver, wrong number: no file appears in its place."""
         missing = "mem-path=/dev/egm4: there is no such device"
         self.refuses(ram(64), missing, 'nvgrace-egm')
-        with self.host.standin(pxm='6,7'):
+        with self.standin(pxm='6,7'):
             self.refuses(ram(64), missing)
         self.assertEqual(self.host.run('ls /dev | grep egm')[1], '')
 
@@ -308,14 +396,27 @@ class Errors(HostTest):
         """A link to the device is the device; a link to nothing is refused."""
         self.host.check('ln -sf /dev/egm4 /tmp/socket0')
         try:
-            self.refuses(ram(64, path='/tmp/socket0'), 'is a link to a file '
-                         'that does not exist')
-            with self.host.standin():
+            self.refuses(ram(64, path='/tmp/socket0'), '/tmp/socket0 for guest '
+                         'RAM: No such file or directory')
+            with self.standin():
                 self.refuses(ram(64, 'share=off', path='/tmp/socket0'),
                              'share=off')
                 self.assertEqual(self.starts(ram(64, path='/tmp/socket0')), '')
         finally:
             self.host.check('rm /tmp/socket0')
+
+    def test_wrong_socket(self):
+        """The GPU of one socket with the memory of the other."""
+        with self.standin():
+            self.refuses(
+                ram(64) + passthrough(2) + egm(2),
+                "acpi-egm-memory 'egm2': pci-dev=dev2, node=0: host device "
+                f'{HOST.gpus[2]} is not attached to the socket of EGM region egm4',
+                'The GPUs of egm4 are: ', *HOST.gpus[:2])
+
+
+class Ordinary(HostTest):
+    """What is no EGM device."""
 
     def test_ordinary(self):
         """Files elsewhere are still made; the object warns about them."""
@@ -331,21 +432,6 @@ class Errors(HostTest):
         self.assertIn('mem-path=/dev/zero is not an EGM device', self.starts(
             ram(64, path='/dev/zero') + passthrough(0) + egm(0)))
 
-    def test_wrong_socket(self):
-        """The GPU of one socket with the memory of the other."""
-        with self.host.standin():
-            self.refuses(
-                ram(64) + passthrough(2) + egm(2),
-                "acpi-egm-memory 'egm2': pci-dev=dev2, node=0: host device "
-                f'{gpu(2)} is not attached to the socket of EGM region egm4',
-                'The GPUs of egm4 are: ', gpu(0), gpu(1))
-
-    def test_dma(self):
-        """Memory that the IOMMU cannot have."""
-        with self.host.standin(pinnable='n'):
-            text = self.refuses(ONE, 'm0: ', '(Bad address)')
-            self.assertNotIn('iommufd', text)   # it is not to blame here
-
     def test_dma_ordinary(self):
         """The hint is for EGM alone."""
         self.host.check('truncate -s 32M /tmp/short')
@@ -355,64 +441,129 @@ class Errors(HostTest):
         self.assertNotIn('EGM', text)
 
 
-class Exclusive(HostTest):
+@generations('BCE')
+class Exclusive:
     """A region is the RAM of one VM, through one backend."""
 
-    BUSY = "memory backend 'm0': EGM region egm4 is in use by process "
+    def busy(self, args, who='', path='/dev/egm4', **keywords):
+        """QEMU does not start, as somebody has the region."""
+        self.refuses(args, "': cannot use EGM region egm4, "
+                     f'mem-path={path}: the region is in use by {who}', **keywords)
 
     def test_other_process(self):
-        """The holder is named; the other region is free."""
-        with self.host.standin():
-            with Qemu(self.host, ram(64)) as qemu:
-                self.refuses(ram(64) + word(FREE), f'{self.BUSY}{qemu.pid}\n')
-                self.assertEqual(self.host.region(4, FREE, 8), bytes(8))
+        """The holder is named, and unharmed; the other region is free."""
+        with self.standin():
+            with self.qemu(ram(64) + word(FREE)) as qemu:
+                self.busy(ram(64), f'process {qemu.pid}\n')
+                self.assertEqual(self.host.region(4, FREE, 8),
+                                 WORD.to_bytes(8, 'little'))
                 self.starts(['-m', '64', *backend(0, 5, 64), *node(0)])
             self.starts(ram(64))
 
-    def test_own_process(self):
-        """Two backends of one VM, by two names of the device."""
-        self.host.check('ln -sf /dev/egm4 /tmp/egm')
-        with self.host.standin():
-            self.refuses(['-m', '128', '-smp', '2', *backend(0, 4, 64),
-                          *backend(1, 4, 64, path='/tmp/egm'),
-                          *node(0), *node(1)],
-                         "memory backend 'm1': EGM region egm4 is in use by "
-                         'another memory backend')
-        self.host.check('rm /tmp/egm')
+    def other_node(self):
+        """Another device node, as containers have their own."""
+        self.host.check('mknod /tmp/egm c $(tr : " " < '
+                        '/sys/class/egm/egm4/dev)')
+        self.addCleanup(self.host.check, 'rm /tmp/egm')
 
     def test_other_node(self):
-        """Two device nodes of one device have a lock each."""
-        with self.host.standin():
-            self.host.check('mknod /tmp/egm c $(tr : " " < '
-                            '/sys/class/egm/egm4/dev)')
-            self.refuses(['-m', '128', '-smp', '2', *backend(0, 4, 64),
-                          *backend(1, 4, 64, path='/tmp/egm'),
-                          *node(0), *node(1)],
-                         "memory backend 'm1': EGM region egm4 is in use by "
-                         'another memory backend')
-        self.host.check('rm /tmp/egm')
+        """Each node has locks of its own."""
+        with self.standin():
+            self.other_node()
+            with self.qemu(ram(64)):
+                self.busy(ram(64, path='/tmp/egm'), path='/tmp/egm')
+
+    def test_own_process(self):
+        """Two backends of one VM, by two names of the device, or two nodes."""
+        args = ['-m', '128', '-smp', '2', *backend(0, 4, 64),
+                *backend(1, 4, 64, path='/tmp/egm'), *node(0), *node(1)]
+        who = 'another memory backend\n'
+        with self.standin():
+            self.host.check('ln -sf /dev/egm4 /tmp/egm')
+            self.busy(args, who, '/tmp/egm')
+            self.host.check('rm /tmp/egm')
+            self.other_node()
+            self.busy(args, who, '/tmp/egm')
+
+    def test_namespace(self):
+        """Who cannot see the holder does not name another process."""
+        with self.standin(), self.qemu(ram(64)):
+            self.busy(ram(64), 'another process\n',
+                      prefix='unshare -p -f --mount-proc')
+
+    def test_together(self):
+        """Of two at the same time, one starts."""
+        line = f'echo quit | {self.host.command(ram(64))} -monitor stdio'
+        with self.standin():
+            text = self.host.check(
+                f'for i in 1 2; do ({line} 2>&1 > /dev/null; echo status $?) & '
+                'done; wait')
+        self.assertEqual(sorted(re.findall('(?m)^status .*', text)),
+                         ['status 0', 'status 1'], text)
+        self.assertIn('in use by', text)
 
     def test_killed(self):
         """A crash leaves nothing behind."""
-        with self.host.standin():
-            with Qemu(self.host, ONE) as qemu:
+        with self.standin():
+            with self.qemu(ONE) as qemu:
                 qemu.end('KILL')
                 self.assertEqual(self.starts(ONE), '')
 
-    def test_child(self):
-        """A child that outlives QEMU does not keep the region."""
-        with self.host.standin():
-            with Qemu(self.host, ram(64)) as qemu:
-                flags = self.host.check(
-                    f'cd /proc/{qemu.pid}/fd; for f in *; do '
-                    '[ $(readlink $f) != /dev/egm4 ] || '
-                    'grep flags ../fdinfo/$f; done; cd /')
-                words = flags.split()[1::2]
-                self.assertEqual(len(words), 2, flags)
-                for value in words:
-                    self.assertTrue(int(value, 8) & os.O_CLOEXEC, flags)
+    def descriptors(self, qemu):
+        """Those of the device."""
+        return self.host.check(
+            f'cd /proc/{qemu.pid}/fd; for f in *; do '
+            '[ "$(readlink $f)" != /dev/egm4 ] || echo $f; done; cd /').split()
+
+    def test_one_descriptor(self):
+        """It is opened once, and no child gets it."""
+        with self.standin(), self.qemu(ram(64)) as qemu:
+            fds = self.descriptors(qemu)
+            self.assertEqual(len(fds), 1)
+            flags = self.host.check(f'grep flags /proc/{qemu.pid}/fdinfo/{fds[0]}')
+            self.assertTrue(int(flags.split()[1], 8) & os.O_CLOEXEC, flags)
+
+    def test_passed(self):
+        """A process that was given the memory, and outlives QEMU, keeps it."""
+        with self.standin():
+            with self.qemu(ram(64)) as qemu:
+                fd, = self.descriptors(qemu)
+                keeper = self.host.check(f'keep_fd {qemu.pid} {fd}').strip()
+                qemu.end('KILL')
+                # Somebody else gets the number of the process that is gone.
+                self.assertEqual(str(qemu.pid), self.host.check(
+                    f'echo {qemu.pid - 1} > /proc/sys/kernel/ns_last_pid; '
+                    'sleep 100 & echo $!').strip())
+                self.busy(ram(64), f'process {keeper}\n')
+                self.host.check(f'kill {qemu.pid} {keeper}; '
+                                f'while [ -e /proc/{keeper} ]; do sleep 0.1; done')
+                self.starts(ram(64))
+
+    def test_teardown(self):
+        """A mapping that is still being taken down keeps the region."""
+        line = self.host.command(ram(64) + ['-run-with', 'async-teardown=on'])
+        with self.standin():
+            pid = self.host.check(
+                f'{line} & while kill -0 $! && ! grep -q egm4 /proc/$!/maps; do '
+                'sleep 0.1; done; echo $!').strip()
+            clone = self.host.check(f'cd /proc; grep -l ^cleanup/{pid}$ */comm; '
+                                    'cd /').split('/')[0]
+            self.host.check(f'kill -STOP {clone}; kill -KILL {pid}; '
+                            f'while [ -d /proc/{pid}/fd ]; do sleep 0.1; done')
+            self.busy(ram(64), f'process {clone}\n')
+            self.host.check(f'kill -KILL {clone}; '
+                            f'while [ -e /proc/{clone} ]; do sleep 0.1; done')
+            self.starts(ram(64))
+
+    def test_object_del(self):
+        """A backend that was deleted gives the region back at once."""
+        add = {'qom-type': 'memory-backend-file', 'id': 'm1', 'size': 64 * MIB,
+               'mem-path': '/dev/egm4', 'share': True}
+        with self.standin(), self.qemu(['-m', '64']) as qemu:
+            for _ in range(10):
+                qemu.cmd('object-add', **add)
+                qemu.cmd('object-del', id='m1')
 
 
 if __name__ == '__main__':
-    assert len(REGIONS) == 2 and GPUS == 3
     tap.main()

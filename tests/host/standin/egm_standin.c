@@ -2,12 +2,14 @@
 /*
  * A stand-in for the driver of NVIDIA Grace's Extended GPU Memory (EGM), for
  * machines without it: RAM that was reserved at boot becomes /dev/egmX.
- * README.md beside this file describes the parameters.
+ * README.md beside this file describes the parameters, and from which version
+ * of the driver each behaviour is known.
  */
 
 #include <linux/cdev.h>
 #include <linux/device.h>
 #include <linux/fs.h>
+#include <linux/hash.h>
 #include <linux/io.h>
 #include <linux/ioport.h>
 #include <linux/mm.h>
@@ -15,11 +17,17 @@
 #include <linux/moduleparam.h>
 #include <linux/mutex.h>
 #include <linux/pci.h>
+#include <linux/sched/signal.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
+#include <linux/sort.h>
 #include <linux/uaccess.h>
 
 #define MAX_REGIONS	8
 #define MAX_GPUS	32
+#define MAX_PXM		256
+#define MAX_BLOCKS	4096	/* in the firmware's table */
+#define BLOCK		SZ_64K	/* what firmware retires */
 
 /* The ioctl of the real driver. */
 #define EGM_RETIRED_PAGES_LIST	_IO('E', 100)
@@ -35,11 +43,34 @@ struct egm_retired_list {
 	struct egm_retired_page pages[];
 };
 
+/* What tells the generations of the driver apart. */
+static const struct generation {
+	char name;
+	bool tells;	/* attributes and the ioctl exist */
+	bool links;	/* GPUs are links, not a file */
+	bool checks;	/* mmap() looks at offset and length */
+	bool once;	/* mmap() works once until the last close, and must be used */
+	bool crashes;	/* mmap() of a second descriptor, instead of EINVAL */
+	bool exclusive;	/* there is no second descriptor: EBUSY */
+	bool sorted;	/* retired: all pages of a block, ascending */
+} generations[] = {
+	{ 'A' },
+	{ 'B', .tells = true, .once = true },
+	{ 'C', .tells = true, .links = true, .checks = true, .crashes = true },
+	{ 'E', .tells = true, .links = true, .checks = true, .exclusive = true,
+	  .sorted = true },
+};
+
+static const struct generation *gen;
+
+static char *driver = "E";
 static unsigned long long base[MAX_REGIONS], size[MAX_REGIONS];
 static int pxm[MAX_REGIONS];
-static char *gpus[MAX_REGIONS], *retired[MAX_REGIONS];
+static char *gpus[MAX_REGIONS], *retired[MAX_REGIONS], *poisoned[MAX_REGIONS];
 static unsigned int num_regions, num_sizes, num_pxms;
 
+module_param(driver, charp, 0444);
+MODULE_PARM_DESC(driver, "generation of the driver: A, B, C or E (default)");
 module_param_array(base, ullong, &num_regions, 0444);
 MODULE_PARM_DESC(base, "physical address of each region; required");
 module_param_array(size, ullong, &num_sizes, 0444);
@@ -48,32 +79,19 @@ module_param_array(pxm, int, &num_pxms, 0444);
 MODULE_PARM_DESC(pxm, "proximity domain of each region: X of /dev/egmX; required");
 module_param_array(gpus, charp, NULL, 0444);
 MODULE_PARM_DESC(gpus, "PCI addresses of the GPUs of each region, with + between them");
-module_param_array(retired, charp, NULL, 0644);
-MODULE_PARM_DESC(retired, "offset:size, or offset:size*count:stride, of the retired pages of each region, with + between them");
-
-static char *gpu_abi = "links", *llseek = "none";
-static bool egm_size = true, retired_ioctl = true, pinnable = true, zero = true;
-
-module_param(gpu_abi, charp, 0444);
-MODULE_PARM_DESC(gpu_abi, "how GPUs are told: links (default), file (gpu_devices) or none");
-module_param(llseek, charp, 0444);
-MODULE_PARM_DESC(llseek, "what lseek() does: none (ESPIPE, default), noop (answers 0) or size");
-module_param(egm_size, bool, 0444);
-MODULE_PARM_DESC(egm_size, "whether there is an attribute egm_size");
-module_param(retired_ioctl, bool, 0444);
-MODULE_PARM_DESC(retired_ioctl, "whether there is an ioctl EGM_RETIRED_PAGES_LIST");
-module_param(pinnable, bool, 0444);
-MODULE_PARM_DESC(pinnable, "whether the IOMMU can map a mapping (n: EFAULT, as with iommufd)");
-module_param(zero, bool, 0644);
-MODULE_PARM_DESC(zero, "whether the first open zeroes the region (n: its content can be set up by a test)");
+module_param_array(retired, charp, NULL, 0444);
+MODULE_PARM_DESC(retired, "offsets of the 64 KiB blocks that firmware has retired in each region, with + between them; offset*count:stride for many");
+module_param_array(poisoned, charp, NULL, 0644);
+MODULE_PARM_DESC(poisoned, "offsets of pages with errors at run time, in the same form (B, C)");
 
 struct egm_region {
 	struct device dev;
 	struct cdev cdev;
-	struct mutex lock;
+	struct mutex lock;	/* of E: users, and the zeroing */
+	atomic_t users;
+	bool mapped;
 	unsigned int index;	/* into the parameters */
-	unsigned int users;
-	struct pci_dev *links[MAX_GPUS];
+	struct pci_dev *gpus[MAX_GPUS];
 };
 
 static struct egm_region *regions[MAX_REGIONS];
@@ -97,19 +115,20 @@ static DEVICE_ATTR_RO(egm_size);
 static ssize_t gpu_devices_show(struct device *dev,
 				struct device_attribute *attr, char *buf)
 {
-	const char *list = gpus[to_region(dev)->index] ?: "";
-	ssize_t len = sysfs_emit(buf, "%s%s", list, *list ? "\n" : "");
+	struct pci_dev **gpu = to_region(dev)->gpus;
+	int len = 0;
 
-	strreplace(buf, '+', '\n');
+	for (; *gpu; gpu++)
+		len += sysfs_emit_at(buf, len, "%s\n", pci_name(*gpu));
 	return len;
 }
 static DEVICE_ATTR_RO(gpu_devices);
 
 static umode_t egm_visible(struct kobject *kobj, struct attribute *attr, int n)
 {
-	if (attr == &dev_attr_egm_size.attr)
-		return egm_size ? attr->mode : 0;
-	return strcmp(gpu_abi, "file") ? 0 : attr->mode;
+	if (!gen->tells || (attr == &dev_attr_gpu_devices.attr && gen->links))
+		return 0;
+	return attr->mode;
 }
 
 static struct attribute *egm_attrs[] = {
@@ -127,148 +146,207 @@ static const struct attribute_group *egm_groups[] = { &egm_group, NULL };
 
 /* The device */
 
+static int egm_zero(struct egm_region *region, bool killable)
+{
+	u64 start = base[region->index], end = start + size[region->index];
+
+	for (u64 next; start < end; start = next) {
+		void *mem;
+
+		if (killable && fatal_signal_pending(current))
+			return -EINTR;
+		next = min(end, start + SZ_1G);
+		mem = memremap(start, next - start, MEMREMAP_WB);
+		if (!mem)
+			return gen->checks ? -ENOMEM : -EINVAL;
+		memset(mem, 0, next - start);
+		memunmap(mem);
+		cond_resched();
+	}
+	return 0;
+}
+
+static int egm_open_exclusive(struct egm_region *region, struct file *file)
+{
+	int ret;
+
+	file->private_data = region;
+	if (mutex_lock_killable(&region->lock))
+		return -EINTR;
+	ret = atomic_read(&region->users) ? -EBUSY : egm_zero(region, true);
+	if (!ret)
+		atomic_set(&region->users, 1);
+	mutex_unlock(&region->lock);
+	return ret;
+}
+
 static int egm_open(struct inode *inode, struct file *file)
 {
 	struct egm_region *region =
 		container_of(inode->i_cdev, struct egm_region, cdev);
-	int ret = 0;
+	int ret;
 
-	mutex_lock(&region->lock);
-	if (!region->users && zero) {
-		void *mem = memremap(base[region->index], size[region->index],
-				     MEMREMAP_WB);
-
-		if (mem) {
-			memset(mem, 0, size[region->index]);
-			memunmap(mem);
-		} else {
-			ret = -ENOMEM;
-		}
-	}
-	if (!ret)
-		region->users++;
-	mutex_unlock(&region->lock);
-	file->private_data = region;
+	if (gen->exclusive)
+		return egm_open_exclusive(region, file);
+	/* A second descriptor is no good: its private_data stays NULL. */
+	if (atomic_inc_return(&region->users) > 1)
+		return 0;
+	ret = egm_zero(region, false);
+	if (ret)
+		atomic_dec(&region->users);
+	else
+		file->private_data = region;
 	return ret;
 }
 
 static int egm_release(struct inode *inode, struct file *file)
 {
-	struct egm_region *region = file->private_data;
+	struct egm_region *region =
+		container_of(inode->i_cdev, struct egm_region, cdev);
 
-	mutex_lock(&region->lock);
-	region->users--;
-	mutex_unlock(&region->lock);
+	guard(mutex)(&region->lock);
+	if (atomic_dec_and_test(&region->users)) {
+		WARN(gen->once && !region->mapped,
+		     "%s was opened, but never mapped: the driver's tree of ranges breaks",
+		     dev_name(&region->dev));
+		region->mapped = false;
+	}
 	return 0;
 }
-
-static vm_fault_t egm_no_page(struct vm_fault *vmf)
-{
-	return VM_FAULT_SIGBUS;
-}
-
-static const struct vm_operations_struct egm_unpinnable_ops = {
-	.fault = egm_no_page,
-};
 
 static int egm_mmap(struct file *file, struct vm_area_struct *vma)
 {
 	struct egm_region *region = file->private_data;
-	u64 offset = (u64)vma->vm_pgoff << PAGE_SHIFT;
-	u64 length = vma->vm_end - vma->vm_start;
+	u64 length = vma->vm_end - vma->vm_start, start, offset;
 
-	if (length > size[region->index] ||
-	    offset > size[region->index] - length)
+	if (!region) {
+		WARN(gen->crashes, "mmap() of a second descriptor: the driver crashes");
 		return -EINVAL;
-	if (!pinnable) {
-		vma->vm_ops = &egm_unpinnable_ops;
-		return 0;
 	}
-	return remap_pfn_range(vma, vma->vm_start,
-			       (base[region->index] + offset) >> PAGE_SHIFT,
-			       length, vma->vm_page_prot);
-}
-
-static loff_t egm_llseek(struct file *file, loff_t offset, int whence)
-{
-	struct egm_region *region = file->private_data;
-
-	if (!strcmp(llseek, "noop"))
-		return noop_llseek(file, offset, whence);
-	if (!strcmp(llseek, "size"))
-		return fixed_size_llseek(file, offset, whence,
-					 size[region->index]);
-	return -ESPIPE;
+	start = base[region->index];
+	if (gen->checks) {
+		offset = (u64)vma->vm_pgoff << PAGE_SHIFT;
+		if (gen->crashes)
+			offset &= (1ULL << 40) - 1;
+		if (check_add_overflow(start, offset, &start) ||
+		    check_add_overflow(offset, length, &offset))
+			return -EOVERFLOW;
+		if (offset > size[region->index])
+			return -EINVAL;
+	} else if (WARN(region_intersects(start, length, IORESOURCE_SYSTEM_RAM,
+					  IORES_DESC_NONE) != REGION_DISJOINT,
+			"mmap() of %llu bytes: the driver maps the kernel's RAM",
+			length)) {
+		return -EINVAL;
+	}
+	if (gen->once && xchg(&region->mapped, true))
+		return -EBUSY;
+	return remap_pfn_range(vma, vma->vm_start, start >> PAGE_SHIFT, length,
+			       vma->vm_page_prot);
 }
 
 /*
- * Entry @n of "offset:size+offset:size*count:stride"; false after the last one
+ * Write the offsets in "offset+offset*count:stride" to @pages, which has room
+ * for @max; give their number.
  */
-static bool egm_retired_entry(const char *text, unsigned int n,
-			      struct egm_retired_page *page)
+static unsigned int egm_parse(const char *text, u64 *pages, unsigned int max)
 {
+	unsigned int n = 0;
+
 	while (text) {
 		unsigned int count = 1;
-		u64 stride = 0;
-		int fields = sscanf(text, "%lli:%lli*%u:%lli", &page->offset,
-				    &page->size, &count, &stride);
+		u64 offset, stride = 0;
+		int fields = sscanf(text, "%lli*%u:%lli", &offset, &count, &stride);
 
-		if (fields != 2 && fields != 4)
-			return false;
-		if (n < count) {
-			page->offset += n * stride;
-			return true;
-		}
-		n -= count;
+		if (fields != 1 && fields != 3)
+			break;
+		for (; count && n < max; count--, offset += stride)
+			pages[n++] = offset;
 		text = strchr(text, '+');
 		text = text ? text + 1 : NULL;
 	}
-	return false;
+	return n;
 }
 
-/* Read at each call: the parameter can be changed while a VM runs. */
+static int egm_compare(const void *a, const void *b)
+{
+	u64 x = *(const u64 *)a, y = *(const u64 *)b;
+
+	if (!gen->sorted && hash_long(x, 16) != hash_long(y, 16)) {
+		x = hash_long(x, 16);
+		y = hash_long(y, 16);
+	}
+	return x < y ? -1 : x > y;
+}
+
+/* The pages that the ioctl tells, in its order; free with kvfree(). */
+static u64 *egm_bad_pages(struct egm_region *region, unsigned int *n)
+{
+	const unsigned int each = gen->sorted ? BLOCK / PAGE_SIZE : 1;
+	u64 *pages = kvmalloc_array(MAX_BLOCKS * (each + 1), sizeof(*pages),
+				    GFP_KERNEL);
+	u64 *blocks = pages + MAX_BLOCKS * each;
+	unsigned int count;
+
+	if (!pages)
+		return NULL;
+	kernel_param_lock(THIS_MODULE);
+	count = egm_parse(retired[region->index], blocks, MAX_BLOCKS);
+	*n = 0;
+	for (unsigned int i = 0; i < count; i++) {
+		if (gen->sorted && blocks[i] >= size[region->index])
+			continue;
+		for (unsigned int k = 0; k < each; k++)
+			pages[(*n)++] = blocks[i] + k * PAGE_SIZE;
+	}
+	if (!gen->sorted)
+		*n += egm_parse(poisoned[region->index], pages + *n,
+				MAX_BLOCKS * (each + 1) - *n);
+	kernel_param_unlock(THIS_MODULE);
+	sort(pages, *n, sizeof(*pages), egm_compare, NULL);
+	return pages;
+}
+
 static long egm_retired_list(struct egm_region *region,
+			     struct egm_retired_list *head,
 			     struct egm_retired_list __user *list)
 {
-	const char *text;
-	struct egm_retired_page page;
-	struct egm_retired_list head;
-	u32 argsz, count = 0;
+	unsigned int count;
+	u64 *pages = egm_bad_pages(region, &count);
+	size_t argsz = struct_size(list, pages, count);
 	long ret = 0;
 
-	if (copy_from_user(&head, list, sizeof(head)))
-		return -EFAULT;
-	if (head.argsz < sizeof(head))
-		return -EINVAL;
-
-	kernel_param_lock(THIS_MODULE);
-	text = retired[region->index];
-	while (egm_retired_entry(text, count, &page))
-		count++;
-	argsz = struct_size(list, pages, count);
-	if (head.argsz < argsz) {
+	if (!pages)
+		return -ENOMEM;
+	if (head->argsz < argsz) {
+		head->argsz = argsz;
 		count = 0;
-	} else {
-		for (u32 i = 0; i < count && !ret; i++) {
-			egm_retired_entry(text, i, &page);
-			if (copy_to_user(&list->pages[i], &page, sizeof(page)))
-				ret = -EFAULT;
-		}
 	}
-	kernel_param_unlock(THIS_MODULE);
+	for (unsigned int i = 0; i < count && !ret; i++) {
+		struct egm_retired_page page = { pages[i], PAGE_SIZE };
 
-	head.argsz = argsz;
-	head.count = count;
-	if (!ret && copy_to_user(list, &head, sizeof(head)))
+		if (copy_to_user(&list->pages[i], &page, sizeof(page)))
+			ret = -EFAULT;
+	}
+	kvfree(pages);
+	head->count = count;
+	if (!ret && copy_to_user(list, head, sizeof(*head)))
 		ret = -EFAULT;
 	return ret;
 }
 
 static long egm_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
-	if (cmd != EGM_RETIRED_PAGES_LIST || !retired_ioctl)
+	struct egm_retired_list head;
+
+	if (!gen->tells)
 		return -ENOTTY;
-	return egm_retired_list(file->private_data, (void __user *)arg);
+	if (copy_from_user(&head, (void __user *)arg, sizeof(head)))
+		return -EFAULT;
+	if (head.argsz < sizeof(head) || !file->private_data ||
+	    cmd != EGM_RETIRED_PAGES_LIST)
+		return -EINVAL;
+	return egm_retired_list(file->private_data, &head, (void __user *)arg);
 }
 
 static const struct file_operations egm_fops = {
@@ -276,37 +354,23 @@ static const struct file_operations egm_fops = {
 	.open = egm_open,
 	.release = egm_release,
 	.mmap = egm_mmap,
-	.llseek = egm_llseek,
 	.unlocked_ioctl = egm_ioctl,
-	.compat_ioctl = compat_ptr_ioctl,
 };
 
 /* Regions */
 
-static int egm_link_gpus(struct egm_region *region)
+static int egm_find_gpus(struct egm_region *region)
 {
 	const char *text = gpus[region->index];
 	unsigned int n = 0, domain, bus, slot, func;
 
-	if (!text || !*text || strcmp(gpu_abi, "links"))
-		return 0;
-	while (text && n < MAX_GPUS) {
-		struct pci_dev *pdev;
-		int ret;
-
+	while (text && *text && n < MAX_GPUS - 1) {
 		if (sscanf(text, "%x:%x:%x.%x", &domain, &bus, &slot, &func) != 4)
 			return -EINVAL;
-		pdev = pci_get_domain_bus_and_slot(domain, bus,
-						   PCI_DEVFN(slot, func));
-		if (!pdev)
+		region->gpus[n] = pci_get_domain_bus_and_slot(
+			domain, bus, PCI_DEVFN(slot, func));
+		if (!region->gpus[n++])
 			return -ENODEV;
-		ret = sysfs_create_link(&region->dev.kobj, &pdev->dev.kobj,
-					pci_name(pdev));
-		if (ret) {
-			pci_dev_put(pdev);
-			return ret;
-		}
-		region->links[n++] = pdev;
 		text = strchr(text, '+');
 		text = text ? text + 1 : NULL;
 	}
@@ -315,18 +379,19 @@ static int egm_link_gpus(struct egm_region *region)
 
 static void egm_dev_release(struct device *dev)
 {
-	kfree(to_region(dev));
+	struct egm_region *region = to_region(dev);
+
+	for (struct pci_dev **gpu = region->gpus; *gpu; gpu++)
+		pci_dev_put(*gpu);
+	kfree(region);
 }
 
 static void egm_remove(unsigned int i)
 {
 	struct egm_region *region = regions[i];
 
-	for (unsigned int n = 0; n < MAX_GPUS && region->links[n]; n++) {
-		sysfs_remove_link(&region->dev.kobj,
-				  pci_name(region->links[n]));
-		pci_dev_put(region->links[n]);
-	}
+	for (struct pci_dev **gpu = region->gpus; gen->links && *gpu; gpu++)
+		sysfs_remove_link(&region->dev.kobj, pci_name(*gpu));
 	cdev_device_del(&region->cdev, &region->dev);
 	put_device(&region->dev);
 	regions[i] = NULL;
@@ -345,6 +410,8 @@ static int egm_add(unsigned int i)
 		       base[i], base[i] + size[i] - 1);
 		return -EINVAL;
 	}
+	if (pxm[i] < 0 || pxm[i] >= MAX_PXM)
+		return -EINVAL;
 
 	region = kzalloc(sizeof(*region), GFP_KERNEL);
 	if (!region)
@@ -353,20 +420,26 @@ static int egm_add(unsigned int i)
 	region->index = i;
 	device_initialize(&region->dev);
 	region->dev.class = &egm_class;
-	region->dev.devt = first_dev + i;
+	region->dev.devt = MKDEV(MAJOR(first_dev), pxm[i]);
 	region->dev.groups = egm_groups;
 	region->dev.release = egm_dev_release;
-	ret = dev_set_name(&region->dev, "egm%d", pxm[i]);
 	cdev_init(&region->cdev, &egm_fops);
 	region->cdev.owner = THIS_MODULE;
-	if (!ret)
-		ret = cdev_device_add(&region->cdev, &region->dev);
+	ret = egm_find_gpus(region);
+	if (gen->crashes && region->gpus[0])
+		region->dev.parent = &region->gpus[0]->dev;
+	ret = ret ?:
+	      dev_set_name(&region->dev, "egm%d", pxm[i]) ?:
+	      cdev_device_add(&region->cdev, &region->dev);
 	if (ret) {
 		put_device(&region->dev);
 		return ret;
 	}
 	regions[i] = region;
-	return egm_link_gpus(region);
+	for (struct pci_dev **gpu = region->gpus; gen->links && *gpu && !ret; gpu++)
+		ret = sysfs_create_link(&region->dev.kobj, &(*gpu)->dev.kobj,
+					pci_name(*gpu));
+	return ret;
 }
 
 static void egm_standin_exit(void)
@@ -376,21 +449,26 @@ static void egm_standin_exit(void)
 			egm_remove(i);
 	}
 	class_unregister(&egm_class);
-	unregister_chrdev_region(first_dev, MAX_REGIONS);
+	unregister_chrdev_region(first_dev, MAX_PXM);
 }
 
 static int __init egm_standin_init(void)
 {
 	int ret;
 
-	if (!num_regions || num_sizes != num_regions || num_pxms != num_regions)
+	for (unsigned int i = 0; i < ARRAY_SIZE(generations); i++) {
+		if (driver[0] == generations[i].name && !driver[1])
+			gen = &generations[i];
+	}
+	if (!gen || !num_regions || num_sizes != num_regions ||
+	    num_pxms != num_regions)
 		return -EINVAL;
-	ret = alloc_chrdev_region(&first_dev, 0, MAX_REGIONS, "egm");
+	ret = alloc_chrdev_region(&first_dev, 0, MAX_PXM, "egm");
 	if (ret)
 		return ret;
 	ret = class_register(&egm_class);
 	if (ret) {
-		unregister_chrdev_region(first_dev, MAX_REGIONS);
+		unregister_chrdev_region(first_dev, MAX_PXM);
 		return ret;
 	}
 	for (unsigned int i = 0; i < num_regions && !ret; i++)
