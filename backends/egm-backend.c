@@ -137,10 +137,10 @@ static bool egm_is_first(int fd)
 }
 
 /*
- * Open and lock the device. The lock is on the open file that the RAM block gets,
- * so it lives as long as anybody can reach the memory by it.
+ * Open and lock the device. The lock is on the open file that the RAM block
+ * gets, so it lives as long as anybody can reach the memory by it.
  *
- * Returns: the open file, or a negative errno; -EBUSY when the region is in use.
+ * Returns: the open file, or a negative errno; -EBUSY when the region is in use
  */
 static int egm_open(const char *mem_path, const EgmRegion *region, Error **errp)
 {

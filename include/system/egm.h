@@ -5,9 +5,9 @@
  *
  * On NVIDIA Grace hosts the firmware withholds part of a socket's DRAM from the
  * host kernel. A character device hands it out, to be used as a VM's RAM. It
- * works through one open file only: that is opened, locked and checked here, and
- * belongs to the RAM block from then on, as does everything that QEMU knows of
- * the region. So what is known is asked for again, not kept.
+ * works through one open file only: that is opened, locked and checked here,
+ * and belongs to the RAM block from then on, as does everything that QEMU knows
+ * of the region. So what is known is asked for again, not kept.
  *
  * See docs/system/egm-memory.rst.
  */
@@ -69,8 +69,8 @@ bool egm_backend_owns(const char *mem_path);
  * @backend: a memory-backend-file
  * @name: of its memory region
  * @mem_path: one for which egm_backend_owns() is true
- * @align: of the mapping's address, a power of two in bytes; 0 for one that suits
- *     the size
+ * @align: of the mapping's address, a power of two in bytes; 0 for one that
+ *     suits the size
  * @ram_flags: RAM_* flags that the properties of @backend ask for
  * @errp: set when there is no such device, or it cannot be used as the
  *     properties of @backend ask for, or somebody else uses it

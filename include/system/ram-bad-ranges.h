@@ -95,8 +95,8 @@ void ram_block_foreach_good_range(const RAMBlock *rb, uint64_t offset,
  * @end: the size of what they are part of, in bytes
  * @align: a power of two, in bytes
  *
- * Extends the ranges to multiples of @align, cuts off what is beyond @end, sorts
- * them by offset, and merges those that touch.
+ * Extends the ranges to multiples of @align, cuts off what is beyond @end,
+ * sorts them by offset, and merges those that touch.
  */
 void ram_bad_ranges_normalize(GArray *ranges, uint64_t end, uint64_t align);
 

@@ -22,7 +22,7 @@ void ram_bad_ranges_normalize(GArray *ranges, uint64_t end, uint64_t align)
     g_assert_not_reached();
 }
 
-/* The stand-in for the driver has @pages, and behaves as each test wants it to. */
+/* The stand-in for the driver has @pages, and behaves as each test wants. */
 
 #define ARGSZ(count) (8 + 16 * (count))
 

@@ -264,7 +264,7 @@ static void test_holder_real(Fixture *f, gconstpointer opaque)
 {
     g_autofree char *path = g_build_filename(f->dir, "file", NULL);
     int fd = open(path, O_RDWR | O_CREAT, 0600);
-    size_t page = getpagesize();
+    size_t page = qemu_real_host_page_size();
     struct stat st;
     int ready[2];
     pid_t child;
