@@ -227,8 +227,8 @@ class Qemu:
         self.end('TERM')
 
     def _close(self):
-        for connection in self.sockets:
-            connection.close()
+        self.qtest.close()
+        self.sockets[1].close()
 
     def cmd(self, name, **arguments):
         """Run a QMP command and give what it returns."""
