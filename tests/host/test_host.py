@@ -36,10 +36,14 @@ def node(number):
     return ['-numa', f'node,nodeid={number},memdev=m{number}']
 
 
-def passthrough(number, driver='vfio-pci-nohotplug', address=None):
+# A host bridge belongs to one node.
+SECOND_BRIDGE = ['-device', 'pxb-pcie,id=second,bus_nr=8,numa_node=1']
+
+
+def passthrough(number, driver='vfio-pci-nohotplug', address=None, bus='pcie.0'):
     """A GPU of the host, behind a root port."""
     return ['-device', f'pcie-root-port,id=rp{number},chassis={number + 1},'
-            f'addr={number + 1}', '-device',
+            f'addr={number + 1},bus={bus}', '-device',
             f'{driver},id=dev{number},host={address or HOST.gpus[number]},'
             f'bus=rp{number}']
 
@@ -161,7 +165,8 @@ class Works:
         """Each socket's GPU with its own region."""
         args = (['-m', '384', '-smp', '2', *backend(0, 4, 256),
                  *backend(1, 5, 128), *node(0), *node(1)]
-                + passthrough(0) + egm(0) + passthrough(2) + egm(2, 1)
+                + passthrough(0) + egm(0) + SECOND_BRIDGE
+                + passthrough(2, bus='second') + egm(2, 1)
                 + word(FREE) + word(256 * MIB + FREE, WORD + 1))
         with self.standin(), self.qemu(args) as qemu:
             self.assertEqual(qemu.text, '')
@@ -225,6 +230,16 @@ class Works:
             self.starts(ram(64, path='/dev/shm/m0'))
             self.assertGreater(hits(), 0)
         self.host.check('rm /dev/shm/m0')
+
+    def test_virtual_function(self):
+        """What counts is the physical function."""
+        physical, virtual = HOST.function
+        args = ram(64) + passthrough(0, address=virtual) + egm(0)
+        with self.standin(gpus=f'{physical},{HOST.gpus[2]}'):
+            self.assertEqual(self.starts(args), '')
+        with self.standin(gpus=f'{HOST.gpus[0]},{physical}'):
+            self.refuses(args, f'host device {physical} is not attached to the '
+                         'socket of EGM region egm4', HOST.gpus[0])
 
     def test_ignore_shared(self):
         """RAM that loses its content is migrated, also to the same host."""

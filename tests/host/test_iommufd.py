@@ -9,7 +9,8 @@ tells how it comes to do so here.
 import contextlib
 import os
 
-from test_host import (HostTest, RAM_BASE, backend, egm, node, passthrough, ram)
+from test_host import (HostTest, RAM_BASE, SECOND_BRIDGE, backend, egm, node,
+                       passthrough, ram)
 from host import Dma, MIB, Qemu
 from egmtest import tap
 
@@ -17,9 +18,9 @@ HINT = 'IOMMU_IOAS_MAP of memory without struct page (VM_PFNMAP)'
 IOMMUFD = ['-object', 'iommufd,id=iommufd0']
 
 
-def gpu(number):
+def gpu(number, **keywords):
     """A GPU of the host, by its vfio character device."""
-    *args, device = passthrough(number)
+    *args, device = passthrough(number, **keywords)
     return [*args, f'{device},iommufd=iommufd0']
 
 
@@ -112,13 +113,25 @@ class Pfnmap(IommufdTest):
         """Each socket's GPU with its own region, both mapped for each."""
         args = ['-m', '512', '-smp', '2', *backend(0, 4, 256),
                 *backend(1, 5, 256), *node(0), *node(1), *IOMMUFD,
-                *gpu(0), *egm(0), *gpu(2), *egm(2, 1)]
+                *gpu(0), *egm(0), *SECOND_BRIDGE, *gpu(2, bus='second'),
+                *egm(2, 1)]
         data = os.urandom(2048)
         with self.pfnmap(), Qemu(self.host, args) as qemu:
             self.assertEqual(qemu.text, '')
             qemu.write(RAM_BASE + 0x10000, data)
             Dma(qemu).copy(RAM_BASE + 0x10000, RAM_BASE + 300 * MIB, len(data))
             self.assertEqual(self.host.region(5, 44 * MIB, len(data)), data)
+
+    def test_descriptor(self):
+        """A device that comes as a descriptor could be any: a warning."""
+        args = ram(256) + IOMMUFD + egm(0) + [
+            '-device', 'pcie-root-port,id=rp0', '-device',
+            'vfio-pci-nohotplug,id=dev0,fd=9,iommufd=iommufd0,bus=rp0']
+        with self.pfnmap():
+            text = self.starts(args, prefix='9<> /dev/vfio/devices/vfio0')
+        self.assertEqual(text.count('\n'), 1, text)
+        self.assertIn("warning: acpi-egm-memory 'egm0': pci-dev=dev0, node=0: the "
+                      'host does not tell whether the device is attached', text)
 
     def test_again(self):
         """A VM leaves nothing behind that the next one stumbles over."""
