@@ -98,12 +98,13 @@ def _parse(lines):
 class Guest(console.Console):
     """A virt machine booting UEFI, then Linux; a context manager.
 
-    args: QEMU options in addition to firmware, kernel and console. The console,
+    args: QEMU options in addition to firmware, kernel and console. append: words
+    in addition to those on the kernel's command line. The console,
     the tables and what iasl makes of them are kept in `keep`. The smallest CPU
     that has the kernel's page size is taken, for speed.
     """
 
-    def __init__(self, build, kernel, args, keep, *, uefi=True,
+    def __init__(self, build, kernel, args, keep, *, uefi=True, append='',
                  environment=None):
         build = pathlib.Path(build)
         initrd = made(build, f'egm/tests/guest/{kernel}.initrd')
@@ -113,7 +114,8 @@ class Guest(console.Console):
             '-cpu', 'cortex-a57' if kernel.endswith('4k') else 'neoverse-n1',
             *(flash if uefi else []),
             '-kernel', str(initrd.with_suffix('.vmlinuz')), '-initrd', str(initrd),
-            '-append', 'console=ttyAMA0 quiet log_buf_len=4M panic=-1 efi=debug',
+            '-append', 'console=ttyAMA0 quiet log_buf_len=4M panic=-1 efi=debug '
+            + append,
             *args], environment=environment), keep)
 
     def command(self, text):

@@ -17,6 +17,7 @@
 #include <linux/moduleparam.h>
 #include <linux/mutex.h>
 #include <linux/pci.h>
+#include <linux/property.h>
 #include <linux/sched/signal.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
@@ -26,6 +27,7 @@
 #define MAX_REGIONS	8
 #define MAX_GPUS	32
 #define MAX_PXM		256
+#define WINDOW		4	/* of E: domains that there can be from the lowest on */
 #define MAX_BLOCKS	4096	/* in the firmware's table */
 #define BLOCK		SZ_64K	/* what firmware retires */
 
@@ -53,10 +55,12 @@ static const struct generation {
 	bool crashes;	/* mmap() of a second descriptor, instead of EINVAL */
 	bool exclusive;	/* there is no second descriptor: EBUSY */
 	bool sorted;	/* retired: all pages of a block, ascending */
+	bool needs_list; /* takes no _DSD that does not tell where that list is */
 } generations[] = {
 	{ 'A' },
 	{ 'B', .tells = true, .once = true },
-	{ 'C', .tells = true, .links = true, .checks = true, .crashes = true },
+	{ 'C', .tells = true, .links = true, .checks = true, .crashes = true,
+	  .needs_list = true },
 	{ 'E', .tells = true, .links = true, .checks = true, .exclusive = true,
 	  .sorted = true },
 };
@@ -68,15 +72,16 @@ static unsigned long long base[MAX_REGIONS], size[MAX_REGIONS];
 static int pxm[MAX_REGIONS];
 static char *gpus[MAX_REGIONS], *retired[MAX_REGIONS], *poisoned[MAX_REGIONS];
 static unsigned int num_regions, num_sizes, num_pxms;
+static bool from_firmware;	/* the regions are those of _DSD */
 
 module_param(driver, charp, 0444);
 MODULE_PARM_DESC(driver, "generation of the driver: A, B, C or E (default)");
 module_param_array(base, ullong, &num_regions, 0444);
-MODULE_PARM_DESC(base, "physical address of each region; required");
+MODULE_PARM_DESC(base, "physical address of each region (default: what _DSD of PCI devices say)");
 module_param_array(size, ullong, &num_sizes, 0444);
-MODULE_PARM_DESC(size, "size of each region in bytes; required");
+MODULE_PARM_DESC(size, "size of each region in bytes; with base");
 module_param_array(pxm, int, &num_pxms, 0444);
-MODULE_PARM_DESC(pxm, "proximity domain of each region: X of /dev/egmX; required");
+MODULE_PARM_DESC(pxm, "proximity domain of each region: X of /dev/egmX; with base");
 module_param_array(gpus, charp, NULL, 0444);
 MODULE_PARM_DESC(gpus, "PCI addresses of the GPUs of each region, with + between them");
 module_param_array(retired, charp, NULL, 0444);
@@ -359,11 +364,70 @@ static const struct file_operations egm_fops = {
 
 /* Regions */
 
+/* What the _DSD of a PCI device says; false: nothing, or not enough. */
+static bool egm_properties(struct pci_dev *pdev, u64 *start, u64 *length,
+			   u64 *domain)
+{
+	u64 list;
+
+	return !device_property_read_u64(&pdev->dev, "nvidia,egm-pxm", domain) &&
+	       !device_property_read_u64(&pdev->dev, "nvidia,egm-size", length) &&
+	       !device_property_read_u64(&pdev->dev, "nvidia,egm-base-pa", start) &&
+	       (!gen->needs_list ||
+		!device_property_read_u64(&pdev->dev,
+					  "nvidia,egm-retired-pages-data-base",
+					  &list));
+}
+
+/* One region for each domain; the first of its devices tells where it is. */
+static int egm_find_regions(void)
+{
+	struct pci_dev *pdev = NULL;
+	u64 start, length, domain;
+	unsigned int i;
+
+	for_each_pci_dev(pdev) {
+		if (!egm_properties(pdev, &start, &length, &domain))
+			continue;
+		for (i = 0; i < num_regions && pxm[i] != domain; i++)
+			;
+		if (i < num_regions)
+			continue;
+		if (i == MAX_REGIONS || domain >= MAX_PXM) {
+			pci_dev_put(pdev);
+			return -EINVAL;
+		}
+		base[i] = start;
+		size[i] = length;
+		pxm[i] = domain;
+		num_regions++;
+	}
+	return 0;
+}
+
+/* PCI devices whose _DSD names the domain of the region */
+static int egm_collect_gpus(struct egm_region *region)
+{
+	struct pci_dev *pdev = NULL;
+	u64 start, length, domain;
+	unsigned int n = 0;
+
+	for_each_pci_dev(pdev) {
+		if (n < MAX_GPUS - 1 &&
+		    egm_properties(pdev, &start, &length, &domain) &&
+		    domain == pxm[region->index])
+			region->gpus[n++] = pci_dev_get(pdev);
+	}
+	return 0;
+}
+
 static int egm_find_gpus(struct egm_region *region)
 {
 	const char *text = gpus[region->index];
 	unsigned int n = 0, domain, bus, slot, func;
 
+	if (from_firmware)
+		return egm_collect_gpus(region);
 	while (text && *text && n < MAX_GPUS - 1) {
 		if (sscanf(text, "%x:%x:%x.%x", &domain, &bus, &slot, &func) != 4)
 			return -EINVAL;
@@ -444,6 +508,8 @@ static int egm_add(unsigned int i)
 
 static void egm_standin_exit(void)
 {
+	if (!num_regions)
+		return;
 	for (unsigned int i = 0; i < MAX_REGIONS; i++) {
 		if (regions[i])
 			egm_remove(i);
@@ -454,15 +520,25 @@ static void egm_standin_exit(void)
 
 static int __init egm_standin_init(void)
 {
-	int ret;
+	int ret, lowest = MAX_PXM;
 
 	for (unsigned int i = 0; i < ARRAY_SIZE(generations); i++) {
 		if (driver[0] == generations[i].name && !driver[1])
 			gen = &generations[i];
 	}
-	if (!gen || !num_regions || num_sizes != num_regions ||
-	    num_pxms != num_regions)
+	if (!gen || num_sizes != num_regions || num_pxms != num_regions)
 		return -EINVAL;
+	from_firmware = !num_regions;
+	ret = from_firmware ? egm_find_regions() : 0;
+	/* Without a region the driver loads as well, and does nothing. */
+	if (ret || !num_regions)
+		return ret;
+	for (unsigned int i = 0; i < num_regions; i++)
+		lowest = min(lowest, pxm[i]);
+	for (unsigned int i = 0; gen->exclusive && i < num_regions; i++) {
+		if (pxm[i] - lowest >= WINDOW)
+			return -EINVAL;
+	}
 	ret = alloc_chrdev_region(&first_dev, 0, MAX_PXM, "egm");
 	if (ret)
 		return ret;

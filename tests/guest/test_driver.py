@@ -1,0 +1,116 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The host's half of the driver, in a guest: from our tables to /dev/egmX.
+
+A guest can pass its GPUs on to guests of its own. Its kernel leaves the EGM nodes
+alone (mem=), and the stand-in for the driver finds in the _DSD where they are.
+"""
+
+import mmap
+import os
+import pathlib
+import re
+import shutil
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+# pylint: disable=wrong-import-position
+from guest import Guest, RAM_BASE, pattern  # noqa: E402
+from egmtest import tap  # noqa: E402
+from test_guest import MIB, devices, edu, egm, gpu, port, pxb, ram  # noqa: E402
+
+BUILD = pathlib.Path(os.environ['EGM_BUILD'])
+KERNEL = '6.12-16k'
+# Node 0 is the kernel's; GPUs 0 and 1 are of node 1, GPU 2 is of node 2.
+SIZES = 512, 256, 128
+MACHINE = [
+    '-machine', 'virt,gic-version=3',
+    *devices(pxb('pxb0', 32, 1), port('rp0', 'pxb0', '0'), port('rp1', 'pxb0', '1'),
+             port('rp2', 'pxb0', '2'), pxb('pxb1', 64, 2), port('rp3', 'pxb1'),
+             gpu(0, 'rp0'), gpu(1, 'rp1'), edu('rp2'), gpu(2, 'rp3')),
+    *egm(1, 1, 2)]
+REGIONS = {'egm1': (256 * MIB, ['0000:21:00.0', '0000:22:00.0']),
+           'egm2': (128 * MIB, ['0000:41:00.0'])}
+
+
+class Driver(unittest.TestCase):
+    """The stand-in's README tells the generations of the driver apart."""
+
+    def setUp(self):
+        self.tmp = tempfile.TemporaryDirectory(prefix='egm-driver-')
+        self.addCleanup(self.tmp.cleanup)
+        self.keep = BUILD / 'guest' / self.id().split('.', 1)[1]
+        shutil.rmtree(self.keep, ignore_errors=True)
+
+    def guest(self, append):
+        """A guest with these words for its kernel, not yet started."""
+        return Guest(BUILD, KERNEL, ram(self.tmp.name, SIZES) + MACHINE, self.keep,
+                     append=append)
+
+    def regions(self, guest, options=''):
+        """The devices that the driver makes: size and GPUs by name."""
+        found = {}
+        for line in guest.command(f'driver {options}'):
+            match = re.fullmatch(r'region (egm(\d+)) size 0x([0-9a-f]+) '
+                                 r'dev \d+:(\d+) mode 600 gpus ?(.*)', line)
+            self.assertTrue(match, line)
+            self.assertEqual(match[2], match[4])
+            found[match[1]] = int(match[3], 16), match[5].split()
+        return found
+
+    def file(self, node):
+        """What is in the file of a node."""
+        with open(f'{self.tmp.name}/m{node}', 'r+b') as file:
+            return mmap.mmap(file.fileno(), 0)
+
+    def test_devices(self):
+        """One for each domain; what is written there is there in the file."""
+        with self.guest(f'mem={SIZES[0]}M nokaslr') as guest:
+            guest.boot()
+            self.assertEqual(self.regions(guest), REGIONS)
+            size = guest.report().page_size
+            for name, (length, _) in REGIONS.items():
+                with self.file(name[3:]) as memory:
+                    memory[size:2 * size] = os.urandom(size)
+                    offsets = [0, length // 2 + 3 * size, length - size]
+                    self.assertEqual(
+                        guest.command(f'write /dev/{name} {length} '
+                                      f'{" ".join(map(str, offsets))}'),
+                        [f'written {offset}' for offset in offsets])
+                    at = 0
+                    # And nothing else is there: to open it cleared the rest.
+                    for offset in offsets:
+                        self.assertEqual(memory[at:offset], bytes(offset - at))
+                        self.assertEqual(memory[offset:offset + size],
+                                         pattern(size))
+                        at = offset + size
+                    self.assertEqual(at, length)
+
+    def test_generations(self):
+        """Which of them find something, and as what."""
+        with self.guest(f'mem={SIZES[0]}M nokaslr') as guest:
+            guest.boot()
+            self.assertEqual(self.regions(guest, 'driver=B'), {
+                name: (size, []) for name, (size, _) in REGIONS.items()})
+            guest.command('unload')
+            # It wants a list of retired pages, which our tables have not.
+            self.assertEqual(self.regions(guest, 'driver=C'), {})
+            guest.command('unload')
+            far = f'base={RAM_BASE + SIZES[0] * MIB:#x},{RAM_BASE + 768 * MIB:#x} ' \
+                'size=0x10000,0x10000 pxm='
+            refused, = guest.command(f'driver {far}1,5')
+            self.assertIn('Invalid', refused)
+            self.assertEqual(len(self.regions(guest, f'{far}1,4')), 2)
+
+    def test_node_in_use(self):
+        """The kernel has the node as RAM: that must not become a device."""
+        with self.guest('') as guest:
+            guest.boot()
+            refused, = guest.command('driver')
+            self.assertIn('Invalid', refused)
+
+
+if __name__ == '__main__':
+    tap.main()
