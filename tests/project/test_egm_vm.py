@@ -560,19 +560,46 @@ class Documents(Case):
                          ['kvm', 'tcg'])
         self.assertEqual(self.complete('egm-vm', 'qemu', '--net', 'n'), ['none'])
 
+    def example(self, *args):
+        """What egm-vm prints, with paths as they are on a real host."""
+        status, text = self.run_it(*args)
+        self.assertEqual(status, 0, text)
+        for path, shown in ((f'{self.root}/guest', 'guest'), (str(self.root), ''),
+                            (str(QEMU), 'qemu-system-aarch64')):
+            text = text.replace(path, shown)
+        text = re.sub(r'file=\S*/edk2', 'file=/usr/local/share/qemu/edk2', text)
+        return ''.join(f'    {line}\n' for line in text.splitlines())
+
     def test_readme(self):
         """Its output is that of a host with 2 sockets and 4 GPUs."""
         grace.Host(self.root, **EXAMPLE)
         readme = (TOP / 'README.md').read_text()
         for what in ([], ['qemu', '--gpus', '9:1:0.0']):
-            status, shown = self.run_it(*what)
-            self.assertEqual(status, 0, shown)
-            shown = shown.replace(str(self.root), '').replace(
-                str(QEMU), 'qemu-system-aarch64')
-            shown = re.sub(r'file=\S*/edk2', 'file=/usr/local/share/qemu/edk2', shown)
-            block = ''.join(f'    {line}\n' for line in shown.splitlines())
-            self.assertIn(f'    $ egm-vm{"".join(" " + w for w in what)}\n{block}',
-                          readme)
+            self.assertIn(f'    $ egm-vm{"".join(" " + w for w in what)}\n'
+                          f'{self.example(*what)}', readme)
+
+    def test_manual(self):
+        """Its command lines; what README and manual name in short is in them."""
+        page = TOP / 'docs/system/egm-memory.rst'
+        text, examples = page.read_text(), []
+        for sockets, args in ((1, ()), (2, ('--initiators', '0'))):
+            with tempfile.TemporaryDirectory() as directory:
+                self.root = pathlib.Path(directory)
+                grace.Host(directory, sockets, size=64 << 30, cpus=16)
+                disk = self.root / 'guest.qcow2'
+                disk.write_bytes(b'QFI\xfb')
+                examples.append(self.example('qemu', '--disk', disk, *args))
+        pattern = re.compile(r'^    qemu-system-aarch64 \\\n(?:    .*\n)*', re.M)
+        if 'EGM_DRAW' in os.environ:
+            new = iter(examples)
+            page.write_text(pattern.sub(lambda _: next(new), text))
+        self.assertEqual(pattern.findall(page.read_text()), examples)
+        for part in (TOP / 'README.md', TOP / 'docs/system/egm-device.rst'):
+            short = re.findall(r'^    (-(?:object|numa|device) .*)$',
+                               part.read_text(), re.M)
+            self.assertTrue(short)
+            for option in short:
+                self.assertIn(f'    {option}', examples[0])
 
 
 if __name__ == '__main__':
