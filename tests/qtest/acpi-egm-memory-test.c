@@ -217,13 +217,6 @@ static const StartCase start_cases[] = {
                    "reach it",
         .starts = true,
     }, {
-        .name = "memdev/other-device",
-        .args = "-object memory-backend-file,id=m0,mem-path=/dev/zero,"
-                "size=128M,share=on " NODE0 GPU EGM,
-        .message = "warning: memory backend 'm0': mem-path=/dev/zero is not an "
-                   "EGM device; no GPU can reach it",
-        .starts = true,
-    }, {
         .name = "memdev/directory",
         .args = "-object memory-backend-file,id=m0,mem-path=$D,size=128M,"
                 "share=on " NODE0 GPU EGM,
@@ -461,23 +454,6 @@ static void test_file_in_dev(void)
     g_test_message("%s", text);
     g_assert_nonnull(strstr(text, message));
     g_assert_cmpint(status, ==, 1);
-}
-
-/* The driver is not loaded: nothing appears in its device's place. */
-static void test_missing_in_dev(void)
-{
-    g_autofree char *path = g_strdup_printf("/dev/egm-test-%d", getpid());
-    g_autofree char *args = g_strdup_printf(
-        "-object memory-backend-file,id=m0,mem-path=/dev/..%s,size=128M,"
-        "share=on " NODE0, path);
-    g_autofree char *text = NULL;
-    int status = run("virt", args, &text);
-
-    g_test_message("%s", text);
-    g_assert_nonnull(strstr(text, "there is no such device"));
-    g_assert_nonnull(strstr(text, "nvgrace-egm"));
-    g_assert_cmpint(status, ==, 1);
-    g_assert_cmpint(access(path, F_OK), <, 0);
 }
 
 /* A link to a file that is not there */
@@ -819,8 +795,6 @@ int main(int argc, char **argv)
         qtest_add_data_func(path, &start_cases[i], test_start);
     }
     qtest_add_func("acpi-egm-memory/start/memdev/in-dev", test_file_in_dev);
-    qtest_add_func("acpi-egm-memory/start/memdev/missing-in-dev",
-                   test_missing_in_dev);
     qtest_add_func("acpi-egm-memory/start/memdev/link", test_link);
     qtest_add_func("acpi-egm-memory/start/memdev/warn-once", test_warn_once);
     qtest_add_func("acpi-egm-memory/help", test_help);
