@@ -451,6 +451,21 @@ class Retired(unittest.TestCase):
                 found.append((base, length, 0))
         self.assertEqual(sorted(found), pieces(holes_of(ranges)))
 
+    def test_query_memdev(self):
+        """Who looks at the backend sees them, without any object."""
+        with self.machine() as vm:
+            self.assertNotIn('bad-ranges', vm.cmd('query-memdev')[0])
+            self.zero.retire((MIB * 65, 1), (2 * MIB, 4 * KIB))
+            vm.cmd('system_reset')
+            ranges = vm.wait('the reset', lambda: vm.cmd(
+                'query-memdev')[0].get('bad-ranges'))
+            self.assertEqual(ranges, [{'offset': 2 * MIB, 'size': BLOCK},
+                                      {'offset': 65 * MIB, 'size': BLOCK}])
+            text = vm.cmd('human-monitor-command',
+                          **{'command-line': 'info memdev'})
+        self.assertIn('bad range: 0x200000-0x20ffff\r\n'
+                      '  bad range: 0x4100000-0x410ffff\r\n', text)
+
 
 if __name__ == '__main__':
     tap.main()
