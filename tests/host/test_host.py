@@ -264,6 +264,26 @@ class Works:
                                  WORD.to_bytes(8, 'little'))
         self.host.check('rm /tmp/state')
 
+    def cpr_transfer(self, args):
+        """What QEMU answers to a transfer to another QEMU, which is not there."""
+        channels = [{'channel-type': kind,
+                     'addr': {'transport': 'socket', 'type': 'unix',
+                              'path': f'/tmp/{kind}'}} for kind in ('main', 'cpr')]
+        with self.qemu(['-machine', 'aux-ram-share=on', *args]) as qemu:
+            qemu.cmd('migrate-set-parameters', mode='cpr-transfer')
+            with self.assertRaises(Exception) as context:
+                qemu.cmd('migrate', channels=channels)
+            return str(context.exception)
+
+    def test_cpr_transfer(self):
+        """New QEMU cannot map the region while old QEMU has it."""
+        refused = 'new QEMU cannot map it while old QEMU has it'
+        with self.standin():
+            self.assertIn(refused, self.cpr_transfer(ram(64)))
+            self.assertIn('Failed to connect',
+                          self.cpr_transfer(ram(64, path='/dev/shm/m0')))
+        self.host.check('rm /dev/shm/m0')
+
     def mapping(self, args):
         """Where the region is in QEMU's address space."""
         with self.standin(), self.qemu(args) as qemu:
