@@ -210,14 +210,19 @@ static int egm_open_and_map(HostMemoryBackend *backend, const char *name,
     return ret;
 }
 
+static void egm_clear_error(Error **errp)
+{
+    error_free(*errp);
+    *errp = NULL;
+}
+
 static void egm_set_busy_error(const char *mem_path, Error **errp)
 {
     ERRP_GUARD();
     struct stat st;
     pid_t holder = stat(mem_path, &st) ? 0 : egm_find_holder("/proc", &st);
 
-    error_free(*errp);
-    *errp = NULL;
+    egm_clear_error(errp);
     if (holder) {
         error_setg(errp, "the region is in use by process %d", (int)holder);
     } else {
@@ -253,8 +258,7 @@ static bool egm_map(HostMemoryBackend *backend, const char *name,
                            errp);
     if (ret == -EBUSY) {
         /* A backend that was deleted just now unmaps its memory with RCU. */
-        error_free(*errp);
-        *errp = NULL;
+        egm_clear_error(errp);
         drain_call_rcu();
         ret = egm_open_and_map(backend, name, mem_path, region, align,
                                ram_flags, errp);
