@@ -3,7 +3,8 @@
  * preloads this library, /dev/zero is an EGM device. Its retired pages are in
  * the file that the environment variable EGM_RETIRED names, one "offset size" a
  * line, read at each call. Without the file, the ioctl fails. With EGM_GUARD in
- * the environment, the program dies when it touches a page that it was told of.
+ * the environment, the program dies when it touches a page that it was told of;
+ * with EGM_REPLACED, another device is in its place when it is opened.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -153,6 +154,9 @@ int open(const char *path, int flags, ...)
     va_end(args);
     if (!strcmp(path, "/sys/dev/char/1:5/egm_size")) {
         return open_size();
+    }
+    if (!strcmp(path, "/dev/zero") && getenv("EGM_REPLACED")) {
+        path = "/dev/full";
     }
     return syscall(SYS_openat, AT_FDCWD, path, flags, mode);
 }

@@ -451,6 +451,13 @@ class Retired(unittest.TestCase):
                 found.append((base, length, 0))
         self.assertEqual(sorted(found), pieces(holes_of(ranges)))
 
+    def test_replaced(self):
+        """What was looked at has to be what was opened."""
+        self.zero.environment['EGM_REPLACED'] = 'yes'
+        self.assertIn("memory backend 'm0': cannot use EGM region zero, mem-path="
+                      '/dev/zero: the file was replaced while it was opened',
+                      self.refused())
+
     def test_query_memdev(self):
         """Who looks at the backend sees them, without any object."""
         with self.machine() as vm:
