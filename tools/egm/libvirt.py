@@ -118,7 +118,7 @@ def domain(vm, *, emulator, accel, iommufd, name='egm', disk=None, net='user'):
     system = _add(top, 'os')
     _add(system, 'type', 'hvm', arch='aarch64', machine='virt')
     _add(system, 'loader', emulator.firmware, readonly='yes', type='pflash',
-         format='raw')
+         stateless='yes', format='raw')
     features = _add(top, 'features')
     _add(features, 'acpi')
     _add(features, 'gic', version=3)
