@@ -7,7 +7,7 @@ BUILD ?= build$(if $(BASE),-$(BASE))
 
 targets = demo check check-docs series check-series check-series-full check-series-apply
 .PHONY: all install clean check-asan check-fresh libvirt check-libvirt series-libvirt \
-	$(targets)
+	check-series-libvirt check-series-libvirt-apply $(targets)
 
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
@@ -43,18 +43,26 @@ copies = $(if $(BASE),$(shell sed -n 's,^diff --git a/.* b/,,p' ports/$(BASE)/fi
 	@touch $@
 
 # libvirt with the patches of libvirt/
-build-libvirt/build.ninja: $(wildcard libvirt/patches/*)
+build-libvirt/build.ninja: libvirt/configure $(shell find libvirt/patches -type f)
 	@libvirt/configure
 	@touch $@
 
 libvirt: build-libvirt/build.ninja
 	@ninja -C build-libvirt
 
-check-libvirt: libvirt
-	@libvirt/check
+check-libvirt: libvirt $(BUILD)/build.ninja
+	@ninja -C $(BUILD) qemu-system-aarch64
+	@libvirt/check -b $(BUILD)
 
+# make series writes it, too.
+series: series-libvirt
 series-libvirt: build-libvirt/build.ninja
 	@scripts/export-series -p libvirt
+
+check-series-libvirt: build-libvirt/build.ninja
+	@scripts/check-series -p libvirt
+check-series-libvirt-apply: build-libvirt/build.ninja
+	@scripts/check-series -p libvirt --no-build
 
 clean:
 	rm -rf $(BUILD) $(BUILD)-asan build-libvirt

@@ -1,0 +1,297 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""virtqemud on the host of tests/host: real vfio-pci, our QEMU, the stand-in driver.
+
+Its domains are created paused: QEMU has built the machine, no guest runs.
+"""
+
+import json
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+import unittest
+
+TOP = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ['EGM_BUILD'])
+sys.path[:0] = [str(TOP / 'tests'), str(TOP / 'tests/host')]
+# pylint: disable=wrong-import-position
+from egmtest import tap  # noqa: E402
+from host import Host, MIB, PLATFORMS, REGIONS  # noqa: E402
+
+PLATFORM = PLATFORMS['x86-64']
+
+PORT = """
+    <controller type='pci' index='{index}' model='pcie-expander-bus'>
+      <target busNr='{busnr}'><node>{node}</node></target>
+    </controller>
+    <controller type='pci' index='{port}' model='pcie-root-port'>
+      <address type='pci' domain='0x0000' bus='{index}' slot='0x00' function='0x0'/>
+    </controller>"""
+GPU = """
+    <hostdev mode='subsystem' type='pci' managed='yes'>
+      <source>
+        <address domain='0x{domain}' bus='0x{bus}' slot='0x{slot}' function='0x{function}'/>
+      </source>
+      <alias name='ua-gpu{number}'/>
+      <address type='pci' domain='0x0000' bus='{port}' slot='0x00' function='0x0'/>
+    </hostdev>
+    <memory model='egm'>
+      {source}
+      <target><node>{node}</node><pciDev>ua-gpu{number}</pciDev></target>
+    </memory>"""
+
+
+def domain(name, *gpus, size=128):
+    """A domain, by default with 128 MiB for each GPU, which is a node of its own.
+
+    gpus: numbers; or pairs of a number and the path of the region
+    """
+    devices, cells = '', ''
+    for node, gpu in enumerate(gpus):
+        number, path = gpu if isinstance(gpu, tuple) else (gpu, None)
+        words = dict(zip(('domain', 'bus', 'slot', 'function'),
+                         re.split('[:.]', PLATFORM.gpus[number])))
+        words |= {'number': number, 'node': node, 'index': 2 * node + 1,
+                  'port': 2 * node + 2, 'busnr': 32 * (node + 1),
+                  'source': f'<source><path>{path}</path></source>' if path else ''}
+        devices += (PORT + GPU).format(**words)
+        cells += f"<cell id='{node}' cpus='{node}' memory='{size}' unit='MiB'/>"
+    return f"""<domain type='qemu'>
+  <name>{name}</name>
+  <memory unit='MiB'>{size * len(gpus)}</memory>
+  <vcpu>{len(gpus)}</vcpu>
+  <os>
+    <type arch='aarch64' machine='virt'>hvm</type>
+    <loader readonly='yes' type='pflash' stateless='yes' format='raw'>/tmp/firmware</loader>
+  </os>
+  <features><acpi/><gic version='3'/></features>
+  <cpu mode='custom'>
+    <model>cortex-a57</model>
+    <numa>{cells}</numa>
+  </cpu>
+  <devices>
+    <emulator>/bin/qemu-system-aarch64</emulator>
+    <controller type='pci' index='0' model='pcie-root'/>
+    <controller type='usb' model='none'/>
+    <memballoon model='none'/>{devices}
+  </devices>
+</domain>
+"""
+
+
+class Daemon(unittest.TestCase):
+    """Region egm4 has GPUs 0 and 1, egm5 has GPU 2. One host, and one daemon."""
+
+    @classmethod
+    def setUpClass(cls):
+        initrd = TOP / 'build-libvirt/host.initrd'
+        subprocess.run([TOP / 'libvirt/host/prepare', initrd], check=True,
+                       stdout=subprocess.DEVNULL)
+        cls.host = Host(PLATFORM, BUILD, TOP / 'build-libvirt/host')
+        args = cls.host.vm.args
+        index = args.index('-initrd') + 1
+        both = pathlib.Path(cls.host.vm.directory.name) / 'initrd'
+        # Archives start at multiples of 4 bytes.
+        both.write_bytes(b''.join(part + bytes(-len(part) % 512) for part in (
+            pathlib.Path(args[index]).read_bytes(), initrd.read_bytes())))
+        args[index] = str(both)
+        cls.host.__enter__()
+        cls.addClassCleanup(cls.host.__exit__, None, None, None)
+        cls.host.boot()
+        cls.host.check(
+            'export PATH=/bin:/usr/local/bin:/usr/local/sbin '
+            'LD_LIBRARY_PATH=/usr/local/lib/x86_64-linux-gnu; '
+            'mkdir -p /run /dev/pts /lib/modules/$(uname -r); mount -t devpts none /dev/pts; '
+            'touch /lib/modules/$(uname -r)/modules.alias; '
+            'echo root:x:0: > /etc/group; hostname host; '
+            'mkdir -p /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup; '
+            'truncate -s 64M /tmp/firmware')
+        cls.host.check('virtqemud -d 2>&1')
+
+    def setUp(self):
+        self.enterContext(self.host.standin())
+        self.addCleanup(self.host.run, 'for d in $(virsh -q list --name); do '
+                        'virsh -q destroy $d; done; '
+                        'for d in $(virsh -q list --all --name); do '
+                        'virsh -q undefine $d; done')
+
+    def tearDown(self):
+        bad = self.host.run('dmesg -c | grep -E '
+                            '"BUG|WARNING|DMAR.*fault|Oops|Call Trace"')
+        self.assertEqual(bad[1], '')
+
+    def answer(self, line):
+        """Exit status and output of virsh."""
+        return self.host.run(f'virsh -q {line} 2>&1', 120)
+
+    def virsh(self, line):
+        """Output of a command that succeeds."""
+        status, text = self.answer(line)
+        self.assertEqual(status, 0, text)
+        return text
+
+    def file(self, xml):
+        """Write a file on the host, in lines that its terminal takes; give its path."""
+        path = '/tmp/domain.xml'
+        self.host.check(f'rm -f {path}')
+        for at in range(0, len(xml), 2000):
+            self.host.check(f'printf %s {shlex.quote(xml[at:at + 2000])} >> {path}'
+                            .replace('\n', ' '))
+        return path
+
+    def create(self, *args, **keywords):
+        """Start a domain; give QEMU's process."""
+        self.virsh(f'create --validate --paused {self.file(domain(*args, **keywords))}')
+        return self.pid(args[0])
+
+    def pid(self, name):
+        """QEMU's process of a domain that runs."""
+        return self.host.check(f'cat /run/libvirt/qemu/{name}.pid').strip()
+
+    def refused(self, args, *reasons, **keywords):
+        """Starting the domain fails for these reasons."""
+        status, text = self.answer(
+            f'create --paused {self.file(domain(*args, **keywords))}')
+        self.assertNotEqual(status, 0, text)
+        for reason in reasons:
+            self.assertIn(reason, text)
+
+    def owner(self, path):
+        """User, group and access of a file."""
+        return self.host.check(f"stat -c '%u:%g %a' {path}").strip()
+
+    def test_life(self):
+        """Define, start, look, destroy, start again."""
+        self.virsh(f'define --validate {self.file(domain("one", 0))}')
+        self.assertNotIn('/dev/egm', self.virsh('dumpxml one'))
+        for _ in range(2):
+            self.virsh('start --paused one')
+            self.assertIn('<path>/dev/egm4</path>', self.virsh('dumpxml one'))
+            self.assertNotIn('/dev/egm', self.virsh('dumpxml --inactive one'))
+            self.assertIn('paused', self.virsh('domstate one'))
+            self.virsh('destroy one')
+        self.assertNotIn('/dev/egm', self.virsh('dumpxml one'))
+
+    def told(self, name):
+        """What the guest is told, for each GPU."""
+        answer = json.loads(self.virsh(
+            f"""qemu-monitor-command {name} '{{"execute": "query-acpi-egm-memory"}}'"""))
+        return {egm['pci-dev']: egm for egm in answer['return']}
+
+    def test_told(self):
+        """Two GPUs, two regions, two nodes; for humans as well."""
+        self.create('two', 0, 2)
+        told = self.told('two')
+        for gpu, (node, region) in {0: (0, 4), 2: (1, 5)}.items():
+            egm = told[f'ua-gpu{gpu}']
+            self.assertEqual(
+                (egm['node'], egm['size'], egm['mem-path'], egm['host-address']),
+                (node, 128 * MIB, f'/dev/egm{region}', PLATFORM.gpus[gpu]))
+            self.assertIn(PLATFORM.gpus[gpu], egm['egm-device']['gpus'])
+        text = self.virsh('qemu-monitor-command --hmp two info egm')
+        self.assertIn(told['ua-gpu2']['acpi-path'], text)
+
+    def test_device_node(self):
+        """In the domain it is QEMU's; outside, nothing changes."""
+        before = self.owner('/dev/egm4')
+        pid = self.create('one', 0)
+        self.assertEqual(self.owner(f'/proc/{pid}/root/dev/egm4'), '1000:1000 600')
+        self.assertEqual(self.owner('/dev/egm4'), before)
+        # QEMU itself: not root, and without a node of the other region.
+        self.assertIn('Uid:\t1000\t1000', self.host.check(f'cat /proc/{pid}/status'))
+        nodes = self.host.check(f'ls /proc/{pid}/root/dev')
+        self.assertIn('egm4', nodes)
+        self.assertNotIn('egm5', nodes)
+        self.virsh('destroy one')
+        self.assertEqual(self.owner('/dev/egm4'), before)
+
+    def restart(self):
+        """End the daemon, and start a new one."""
+        self.host.check('kill $(pidof virtqemud); while pidof virtqemud; do '
+                        'sleep 0.2; done; virtqemud -d 2>&1')
+
+    def test_no_namespace(self):
+        """Without a mount namespace, the host's own node is QEMU's meanwhile."""
+        before = self.owner('/dev/egm4')
+        conf = '/usr/local/etc/libvirt/qemu.conf'
+        self.host.check(f'cp {conf} /tmp/; echo "namespaces = []" >> {conf}')
+        self.restart()
+        self.addCleanup(self.restart)
+        self.addCleanup(self.host.check, f'mv /tmp/qemu.conf {conf}')
+        self.create('one', 0)
+        self.assertEqual(self.owner('/dev/egm4'), '1000:1000 600')
+        self.refused(('two', 1), "in use by domain 'one'")
+        self.assertEqual(self.owner('/dev/egm4'), '1000:1000 600')
+        self.virsh('destroy one')
+        self.assertEqual(self.owner('/dev/egm4'), before)
+
+    def test_in_use(self):
+        """A second domain is refused, and takes nothing from the first."""
+        pid = self.create('one', 0)
+        for gpu in (1, (1, '/dev/egm4')):
+            self.refused(('two', gpu), "Extended GPU Memory '/dev/egm4' is in use "
+                                       "by domain 'one'")
+        self.assertEqual(self.owner(f'/proc/{pid}/root/dev/egm4'), '1000:1000 600')
+        self.assertIn('paused', self.virsh('domstate one'))
+        self.create('other', 2)
+        self.virsh('destroy one')
+        self.create('two', 1)
+
+    def test_killed(self):
+        """QEMU is killed: the region is free again."""
+        pid = self.create('one', 0)
+        self.host.check(f'kill -9 {pid}')
+        self.gone('one')
+        self.create('two', 1)
+
+    def gone(self, name):
+        """Wait until a domain is not there any more."""
+        self.host.check('n=0; while virsh -q list --name | grep -qx '
+                        f'{name}; do sleep 0.2; n=$((n+1)); [ $n -lt 100 ]; done')
+
+    def test_restart(self):
+        """A new daemon knows which regions are in use."""
+        self.create('one', 0)
+        self.restart()
+        self.refused(('two', 1), "'/dev/egm4' is in use by domain 'one'")
+        self.virsh('destroy one')
+        self.create('two', 1)
+
+    def test_failed(self):
+        """A domain that does not start leaves the region to others."""
+        # The region is found and claimed before the GPU turns out to be missing.
+        self.create('taken', 2)
+        self.refused(('one', 0, 2), 'is in use by')
+        self.create('two', 1)
+
+    def test_refused(self):
+        """What only the host can tell."""
+        size = REGIONS[5]
+        self.refused(('large', 2), f"'/dev/egm5' has {size} bytes, guest memory of "
+                     f'{2 * size} bytes does not fit', size=2 * size // MIB)
+        self.refused(('foreign', (2, '/dev/egm4')),
+                     f"'/dev/egm4' is not of the socket of GPU {PLATFORM.gpus[2]}")
+        self.refused(('missing', (0, '/dev/egm9')),
+                     "no region of Extended GPU Memory '/dev/egm9'")
+        self.refused(('both', 0, 1), "'/dev/egm4'")
+
+
+    def test_egm_vm(self):
+        """What egm-vm writes for this host: all GPUs, with nodes for their memory."""
+        self.host.check('/egm-vm libvirt --accel tcg --type1 --net none --memory 128M '
+                        '--qemu /bin/qemu-system-aarch64 --firmware /tmp/firmware '
+                        '> /tmp/domain.xml')
+        self.virsh('create --validate --paused /tmp/domain.xml')
+        told = self.told('egm')
+        self.assertEqual([egm['node'] for _, egm in sorted(told.items())], [0, 0, 1])
+        objects = self.virsh(
+            """qemu-monitor-command egm '{"execute": "qom-list", """
+            """"arguments": {"path": "/objects"}}'""")
+        self.assertEqual(objects.count('acpi-generic-initiator'), 3 * 8)
+
+
+if __name__ == '__main__':
+    tap.main()
