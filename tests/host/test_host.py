@@ -392,7 +392,7 @@ class Unknown:
                              'the size of the region')
 
 
-@generations('BE')
+@generations('BCE')
 class Errors:
     """Mistakes, with and without an acpi-egm-memory object."""
 
