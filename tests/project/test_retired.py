@@ -424,6 +424,17 @@ class Retired(unittest.TestCase):
                 self.machine('-device', 'virtio-mem-pci,memdev=m0', ram=ram):
             pass
 
+    def test_postcopy(self):
+        """The destination would have to discard memory."""
+        postcopy = [{'capability': 'postcopy-ram', 'state': True}]
+        with tempfile.NamedTemporaryFile(dir='/dev/shm') as file:
+            ram = [word.replace(self.zero.path, file.name) for word in self.ram()]
+            with self.machine('-incoming', 'defer', ram=ram) as vm:
+                vm.cmd('migrate-set-capabilities', capabilities=postcopy)
+        with self.machine('-incoming', 'defer') as vm, self.assertRaisesRegex(
+                Exception, 'RAM blocks that can be discarded, block m0 cannot'):
+            vm.cmd('migrate-set-capabilities', capabilities=postcopy)
+
     def test_dirty_rate(self):
         """Statistics by samples of RAM."""
         self.zero.retire((4 * MIB, 64 * MIB), (128 * MIB, 256 * MIB))
