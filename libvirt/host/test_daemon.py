@@ -32,6 +32,7 @@ PORT = """
     </controller>"""
 GPU = """
     <hostdev mode='subsystem' type='pci' managed='yes'>
+      <driver iommufd='{iommufd}'/>
       <source>
         <address domain='0x{domain}' bus='0x{bus}' slot='0x{slot}' function='0x{function}'/>
       </source>
@@ -44,8 +45,8 @@ GPU = """
     </memory>"""
 
 
-def domain(name, *gpus, size=128):
-    """A domain, by default with 128 MiB for each GPU, which is a node of its own.
+def domain(name, *gpus, size=128, iommufd='no'):
+    """A domain, each GPU of which has a node of its own, of `size` MiB.
 
     gpus: numbers; or pairs of a number and the path of the region
     """
@@ -55,7 +56,7 @@ def domain(name, *gpus, size=128):
         words = dict(zip(('domain', 'bus', 'slot', 'function'),
                          re.split('[:.]', PLATFORM.gpus[number])))
         words |= {'number': number, 'node': node, 'index': 2 * node + 1,
-                  'port': 2 * node + 2, 'busnr': 32 * (node + 1),
+                  'port': 2 * node + 2, 'busnr': 32 * (node + 1), 'iommufd': iommufd,
                   'source': f'<source><path>{path}</path></source>' if path else ''}
         devices += (PORT + GPU).format(**words)
         cells += f"<cell id='{node}' cpus='{node}' memory='{size}' unit='MiB'/>"
@@ -279,11 +280,29 @@ class Daemon(unittest.TestCase):
         self.refused(('both', 0, 1), "'/dev/egm4'")
 
 
+    def map_egm(self):
+        """As with NVIDIA's kernels, iommufd maps EGM."""
+        parameter = '/sys/module/iommufd/parameters/pfnmap'
+        self.host.check(f'echo Y > {parameter}')
+        self.addCleanup(self.host.check, f'echo N > {parameter}')
+
+    def test_iommufd(self):
+        """QEMU gets the node of the device, not that of its group."""
+        self.map_egm()
+        pid = self.create('one', 0, iommufd='yes')
+        nodes = self.host.check(f'cd /proc/{pid}/root/dev; ls vfio vfio/devices; '
+                                'stat -c %u vfio/devices/*')
+        self.assertRegex(nodes, r'(?s)vfio/devices:\nvfio\d+\n1000\n$')
+        self.assertNotRegex(nodes, r'(?m)^\d\n.*devices:')
+        self.assertEqual(self.told('one')['ua-gpu0']['host-address'], PLATFORM.gpus[0])
+        self.refused(('two', 1), "in use by domain 'one'", iommufd='yes')
+
     def test_egm_vm(self):
         """What egm-vm writes for this host: all GPUs, with nodes for their memory."""
-        self.host.check('/egm-vm libvirt --accel tcg --type1 --net none --memory 128M '
+        self.map_egm()
+        self.host.check('/egm-vm libvirt --accel tcg --net none --memory 128M '
                         '--qemu /bin/qemu-system-aarch64 --firmware /tmp/firmware '
-                        '> /tmp/domain.xml')
+                        '> /tmp/domain.xml; grep -q iommufd /tmp/domain.xml')
         self.virsh('create --validate --paused /tmp/domain.xml')
         told = self.told('egm')
         self.assertEqual([egm['node'] for _, egm in sorted(told.items())], [0, 0, 1])

@@ -26,7 +26,7 @@ configure_source() {
 # of style
 run_tests() {
     nice ninja > "$log" 2>&1 || failed "does not build"
-    meson test --timeout-multiplier 0 --no-rebuild --quiet --print-errorlogs \
+    meson test --timeout-multiplier 0 --quiet --print-errorlogs \
         > "$log" 2>&1 || failed "tests fail"
     what="tests: $(wc -l < meson-logs/testlog.json)"
 }
