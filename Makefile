@@ -5,7 +5,7 @@
 BASE ?=
 BUILD ?= build$(if $(BASE),-$(BASE))
 
-targets = demo check check-docs series check-series check-series-full check-series-apply
+targets = demo check check-guest-64k check-docs series check-series check-series-full check-series-apply
 .PHONY: all install clean check-asan check-fresh libvirt check-libvirt series-libvirt \
 	check-series-libvirt check-series-libvirt-apply $(targets)
 

@@ -53,3 +53,9 @@ need_space() {
         die "$3 needs $2 MiB in $1, only $free MiB are free" \
             "free some space and run the same command again; it continues where it stopped"
 }
+
+# seal DIR / sealed DIR: a list of checksums, so that a cut-off or damaged copy
+# is noticed and made anew. The unpacked tree is only ever read.
+seal()   { (cd "$1" && find . -type f ! -name '.sealed*' -print0 | sort -z |
+                xargs -0 sha256sum > .sealed.new && mv .sealed.new .sealed); }
+sealed() { [ -e "$1/.sealed" ] && (cd "$1" && sha256sum --quiet -c .sealed) > /dev/null 2>&1; }

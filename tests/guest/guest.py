@@ -111,7 +111,7 @@ class Guest(console.Console):
         flash = ['-drive', 'if=pflash,format=raw,readonly=on,file='
                  f'{build}/pc-bios/edk2-aarch64-code.fd']
         super().__init__(machine.Machine(build, [
-            '-cpu', 'cortex-a57' if kernel.endswith('4k') else 'neoverse-n1',
+            '-cpu', 'neoverse-n1' if kernel.endswith('16k') else 'cortex-a57',
             *(flash if uefi else []),
             '-kernel', str(initrd.with_suffix('.vmlinuz')), '-initrd', str(initrd),
             '-append', 'console=ttyAMA0 quiet log_buf_len=4M panic=-1 efi=debug '

@@ -22,7 +22,6 @@ from egmtest import tap  # noqa: E402
 from test_guest import MIB, devices, edu, egm, gpu, port, pxb, ram  # noqa: E402
 
 BUILD = pathlib.Path(os.environ['EGM_BUILD'])
-KERNEL = '6.12-16k'
 # Node 0 is the kernel's; GPUs 0 and 1 are of node 1, GPU 2 is of node 2.
 SIZES = 512, 256, 128
 MACHINE = [
@@ -31,12 +30,16 @@ MACHINE = [
              port('rp2', 'pxb0', '2'), pxb('pxb1', 64, 2), port('rp3', 'pxb1'),
              gpu(0, 'rp0'), gpu(1, 'rp1'), edu('rp2'), gpu(2, 'rp3')),
     *egm(1, 1, 2)]
+# For a kernel that leaves the EGM nodes alone, from its own image on
+ALONE = f'mem={SIZES[0]}M nokaslr'
 REGIONS = {'egm1': (256 * MIB, ['0000:21:00.0', '0000:22:00.0']),
            'egm2': (128 * MIB, ['0000:41:00.0'])}
 
 
 class Driver(unittest.TestCase):
     """The stand-in's README tells the generations of the driver apart."""
+
+    kernel = '6.12-16k'
 
     def setUp(self):
         self.tmp = tempfile.TemporaryDirectory(prefix='egm-driver-')
@@ -46,8 +49,8 @@ class Driver(unittest.TestCase):
 
     def guest(self, append):
         """A guest with these words for its kernel, not yet started."""
-        return Guest(BUILD, KERNEL, ram(self.tmp.name, SIZES) + MACHINE, self.keep,
-                     append=append)
+        return Guest(BUILD, self.kernel, ram(self.tmp.name, SIZES) + MACHINE,
+                     self.keep, append=append)
 
     def regions(self, guest, options=''):
         """The devices that the driver makes: size and GPUs by name."""
@@ -67,7 +70,7 @@ class Driver(unittest.TestCase):
 
     def test_devices(self):
         """One for each domain; what is written there is there in the file."""
-        with self.guest(f'mem={SIZES[0]}M nokaslr') as guest:
+        with self.guest(ALONE) as guest:
             guest.boot()
             self.assertEqual(self.regions(guest), REGIONS)
             size = guest.report().page_size
@@ -88,21 +91,29 @@ class Driver(unittest.TestCase):
                         at = offset + size
                     self.assertEqual(at, length)
 
-    def test_generations(self):
-        """Which of them find something, and as what."""
-        with self.guest(f'mem={SIZES[0]}M nokaslr') as guest:
+    def test_generation_b(self):
+        """It names its GPUs in a file."""
+        with self.guest(ALONE) as guest:
             guest.boot()
             self.assertEqual(self.regions(guest, 'driver=B'), {
                 name: (size, []) for name, (size, _) in REGIONS.items()})
-            guest.command('unload')
-            # It wants a list of retired pages, which our tables have not.
+
+    def test_generation_c(self):
+        """It wants a list of retired pages, which our tables have not."""
+        with self.guest(ALONE) as guest:
+            guest.boot()
             self.assertEqual(self.regions(guest, 'driver=C'), {})
-            guest.command('unload')
-            far = f'base={RAM_BASE + SIZES[0] * MIB:#x},{RAM_BASE + 768 * MIB:#x} ' \
-                'size=0x10000,0x10000 pxm='
-            refused, = guest.command(f'driver {far}1,5')
+
+    def test_domains(self):
+        """Four are as many as it takes."""
+        with self.guest(ALONE) as guest:
+            guest.boot()
+            where = ','.join(f'{RAM_BASE + (SIZES[0] + n) * MIB:#x}' for n in (0, 1))
+            options = f'base={where} size=0x10000,0x10000 pxm='
+            refused, = guest.command(f'driver {options}1,5')
             self.assertIn('Invalid', refused)
-            self.assertEqual(len(self.regions(guest, f'{far}1,4')), 2)
+            self.assertEqual(list(self.regions(guest, f'{options}1,4')),
+                             ['egm1', 'egm4'])
 
     def test_node_in_use(self):
         """The kernel has the node as RAM: that must not become a device."""

@@ -18,7 +18,7 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 # pylint: disable=wrong-import-position
 from guest import Egm, Guest, RAM_BASE, pattern, read_file  # noqa: E402
-from egmtest import tap  # noqa: E402
+from egmtest import machine, tap  # noqa: E402
 
 BUILD = pathlib.Path(os.environ['EGM_BUILD'])
 MIB = 1 << 20
@@ -94,6 +94,7 @@ class Case:
     sizes: tuple = (512,)
     empty: int = 0
     machine: str = 'virt,gic-version=3'
+    needs: tuple = ()   # type, property: not every QEMU has it
     # Other functions, by PCI address: the node of their host bridge, None: -1
     others: dict = dataclasses.field(default_factory=dict)
 
@@ -184,11 +185,59 @@ CASES = {
          '0000:42:00.0': (r'\_SB_.PC41.S00_.S00_', 1)},
         sizes=(384, 256), empty=6, machine='virt,gic-version=3,hmat=on',
         others={'0000:03:00.0': 0}),
+
+    'smmu_per_host_bridge': Case(
+        devices(pxb('pxb0', 1, 0), pxb('pxb1', 33, 1),
+                'arm-smmuv3,id=smmu0,primary-bus=pxb0',
+                'arm-smmuv3,id=smmu1,primary-bus=pxb1',
+                port('rp0', 'pxb0'), port('rp1', 'pxb1'), gpu(0, 'rp0'),
+                gpu(1, 'rp1')) + egm(0, 1),
+        {'0000:02:00.0': (r'\_SB_.PC01.S00_.S00_', 0),
+         '0000:22:00.0': (r'\_SB_.PC21.S00_.S00_', 1)},
+        sizes=(384, 256), needs=('arm-smmuv3', 'smmu_per_bus')),
+
+    # UEFI finds room for the BARs of Grace's GPUs.
+    'large_window': Case(
+        devices(pxb('pxb0', 32, 0), port('rp0', 'pxb0', '0,pref64-reserve=1T'),
+                port('rp1', 'pxb0', '1,pref64-reserve=1T'), gpu(0, 'rp0'),
+                gpu(1, 'rp1')) + egm(0, 0),
+        {'0000:21:00.0': (r'\_SB_.PC20.S00_.S00_', 0),
+         '0000:22:00.0': (r'\_SB_.PC20.S08_.S00_', 0)},
+        machine='virt,gic-version=3,highmem-mmio-size=4T',
+        needs=('virt-machine', 'highmem-mmio-size')),
 }
+
+
+def distances(count):
+    """Some, of each of COUNT nodes to all of them."""
+    def one(a, b):
+        return 10 if a == b else 11 + (a * b + a + b) % 240
+
+    return {a: [one(a, b) for b in range(count)] for a in range(count)}
+
+
+def with_initiators(each):
+    """2 sockets and 4 GPUs with EACH nodes; options are in no order."""
+    count = 2 + 4 * each
+    dist = [x for a, row in distances(count).items() for b in range(a + 1, count)
+            for x in ('-numa', f'dist,src={a},dst={b},val={row[b]}')]
+    own = [x for g in (2, 0, 3, 1) for x in
+           initiators(g, reversed(range(2 + each * g, 2 + each * (g + 1))))]
+    return dataclasses.replace(CASES['two_sockets'], empty=4 * each,
+                               args=TWO_SOCKETS + own + egm(0, 0, 1, 1) + dist)
+
+
+def has(kind, name):
+    """Whether a type of this QEMU has a property."""
+    with machine.Machine(BUILD, ['-machine', 'none']) as vm:
+        return name in (p['name'] for p in
+                        vm.cmd('qom-list-properties', typename=kind))
 
 
 class Base(unittest.TestCase):
     """How to boot a case, and how to verify it."""
+
+    kernel = '6.1-4k'
 
     def setUp(self):
         self.tmp = tempfile.TemporaryDirectory(prefix='egm-guest-')
@@ -196,11 +245,11 @@ class Base(unittest.TestCase):
         self.keep = BUILD / 'guest' / self.id().split('.', 1)[1]
         shutil.rmtree(self.keep, ignore_errors=True)
 
-    def guest(self, case, kernel='6.1-4k', extra=(), name=''):
+    def guest(self, case, kernel=None, extra=(), name=''):
         """The machine of a case, not yet started."""
         directory = pathlib.Path(self.tmp.name) / (name or 'ram')
         directory.mkdir(exist_ok=True)
-        return Guest(BUILD, kernel, ['-machine', case.machine]
+        return Guest(BUILD, kernel or self.kernel, ['-machine', case.machine]
                      + ram(directory, case.sizes, case.empty) + case.args
                      + list(extra), self.keep / name)
 
@@ -234,8 +283,10 @@ class Base(unittest.TestCase):
             # Linux really has that memory there: all but what it needs itself.
             self.assertGreater(report.memory[found.node], found.size * 0.7)
 
-    def boot_once(self, case, kernel='6.1-4k'):
+    def boot_once(self, case, kernel=None):
         """Boot, verify, end."""
+        if case.needs and not has(*case.needs):
+            self.skipTest(f'this QEMU has no {".".join(case.needs)}')
         with self.guest(case, kernel) as guest:
             guest.boot()
             report = guest.report()
@@ -273,20 +324,9 @@ class Lifecycle(Base):
 
         Its kernel knows 16 nodes: 2 sockets, 4 GPUs with 3 nodes each.
         """
-        def distance(a, b):
-            return 10 if a == b else 11 + (a * b + a + b) % 240
-
-        nodes = range(14)
-        dist = [x for a in nodes for b in nodes[a + 1:] for x in
-                ('-numa', f'dist,src={a},dst={b},val={distance(a, b)}')]
-        own = [x for g in (2, 0, 3, 1) for x in
-               initiators(g, reversed(range(2 + 3 * g, 5 + 3 * g)))]
-        report = self.boot_once(dataclasses.replace(
-            CASES['two_sockets'], empty=12,
-            args=TWO_SOCKETS + own + egm(0, 0, 1, 1) + dist))
-        self.assertEqual(report.distances,
-                         {a: [distance(a, b) for b in nodes] for a in nodes})
-        self.assertEqual([report.memory[n] > 0 for n in nodes],
+        report = self.boot_once(with_initiators(3))
+        self.assertEqual(report.distances, distances(14))
+        self.assertEqual([report.memory[n] > 0 for n in range(14)],
                          [True] * 2 + [False] * 12)
         self.assertEqual(set(report.srat), {(0, 0), (1, 1)})
 
@@ -311,10 +351,7 @@ class Lifecycle(Base):
     def test_acpi_hotplug(self):
         """ACPI PCI hot-plug has scopes of its own for the same Devices."""
         option = 'acpi-pci-hotplug-with-bridge-support'
-        with self.guest(CASES['no_object']) as guest:
-            properties = guest.vm.cmd('qom-list-properties',
-                                      typename='acpi-ged')
-        if option not in (p['name'] for p in properties):
+        if not has('acpi-ged', option):
             self.skipTest('this QEMU does not have it')
         case = Case(
             devices(port('rp0', 'pcie.0', '2'), gpu(0, 'rp0'),

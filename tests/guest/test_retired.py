@@ -67,7 +67,7 @@ class Retired(Base):
         self.zero.__enter__()
         self.addCleanup(self.zero.__exit__)
 
-    def start(self, size, poisoned, *, kernel='6.1-4k', name='', first=512,
+    def start(self, size, poisoned, *, kernel=None, name='', first=512,
               uefi=True):
         """A machine with FIRST MiB of ordinary RAM, then SIZE MiB of EGM."""
         nodes = [(first, f'{self.tmp.name}/m0')] if first else []
@@ -83,7 +83,7 @@ class Retired(Base):
             for offset in (0, BLOCK // 2, BLOCK - 8):
                 args += ['-device', f'loader,addr={block + offset:#x},'
                          f'data={POISON:#x},data-len=8']
-        return Guest(BUILD, kernel, args, self.keep / name, uefi=uefi,
+        return Guest(BUILD, kernel or self.kernel, args, self.keep / name, uefi=uefi,
                      environment=self.zero.environment)
 
     @staticmethod

@@ -1,0 +1,54 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The guest tests with pages of 64 KiB, as guests on Grace have them.
+
+The kernel is built for this; it knows all NUMA nodes that QEMU has.
+"""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+# pylint: disable=wrong-import-position
+import test_driver  # noqa: E402
+import test_guest  # noqa: E402
+import test_retired  # noqa: E402
+from egmtest import tap  # noqa: E402
+
+KERNEL = '6.12-64k'
+
+
+class Topologies64k(test_guest.Topologies):
+    """All of them."""
+
+    kernel = KERNEL
+
+    def boot_once(self, case, kernel=None):
+        """Also look at the kernel."""
+        report = super().boot_once(case, kernel)
+        self.assertEqual(report.page_size, 65536)
+        return report
+
+    def test_34_nodes(self):
+        """2 sockets, 4 GPUs with 8 nodes each: Linux numbers them as -numa does."""
+        report = self.boot_once(test_guest.with_initiators(8))
+        self.assertEqual(report.distances, test_guest.distances(34))
+        self.assertEqual([report.memory[n] > 0 for n in range(34)],
+                         [True] * 2 + [False] * 32)
+
+
+class Retired64k(test_retired.Retired):
+    """Blocks are pages here."""
+
+    kernel = KERNEL
+    test_big_pages = None
+
+
+class Driver64k(test_driver.Driver):
+    """The host's half of the driver."""
+
+    kernel = KERNEL
+
+
+if __name__ == '__main__':
+    tap.main()
