@@ -1,0 +1,43 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""README.md names the programs that make check runs."""
+
+import fnmatch
+import json
+import os
+import pathlib
+import platform
+import re
+import sys
+import unittest
+
+TOP = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(TOP / 'tests'))
+# pylint: disable=wrong-import-position
+from egmtest import tap  # noqa: E402
+
+BUILD = pathlib.Path(os.environ['EGM_BUILD'])
+
+
+class Readme(unittest.TestCase):
+    """Its table and meson's list."""
+
+    def test_programs(self):
+        """Names, or patterns, in the first column; hosts are not everywhere."""
+        table = re.search(r'\| Programs \|.*\n\| ---.*\n((?:\|.*\n)+)',
+                          (TOP / 'README.md').read_text())
+        named = [name for row in table[1].splitlines()
+                 for name in re.findall(r'`([^`]+)`', row.split('|')[1])]
+        tests = json.loads((BUILD / 'meson-info/intro-tests.json').read_text())
+        programs = [t['name'] for t in tests
+                    if any(s.endswith(':egm') for s in t['suite'])]
+        self.assertEqual([], [p for p in programs if not any(
+            fnmatch.fnmatch(p, name) for name in named)], 'README has not')
+        self.assertEqual([], [name for name in named
+                              if not fnmatch.filter(programs, name) and
+                              (name != 'host*' or platform.machine() == 'x86_64')],
+                         'README has more')
+
+
+if __name__ == '__main__':
+    tap.main()
