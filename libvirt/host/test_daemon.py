@@ -75,7 +75,9 @@ def domain(name, *gpus, size=128, iommufd='no'):
   </cpu>
   <devices>
     <emulator>/bin/qemu-system-aarch64</emulator>
-    <controller type='pci' index='0' model='pcie-root'/>
+    <controller type='pci' index='0' model='pcie-root'>
+      <pcihole64 unit='TiB'>1</pcihole64>
+    </controller>
     <controller type='usb' model='none'/>
     <memballoon model='none'/>{devices}
   </devices>
@@ -176,11 +178,14 @@ class Daemon(unittest.TestCase):
             self.virsh('destroy one')
         self.assertNotIn('/dev/egm', self.virsh('dumpxml one'))
 
+    def ask(self, name, command, **arguments):
+        """What QEMU answers to a QMP command."""
+        line = shlex.quote(json.dumps({'execute': command, 'arguments': arguments}))
+        return json.loads(self.virsh(f'qemu-monitor-command {name} {line}'))['return']
+
     def told(self, name):
         """What the guest is told, for each GPU."""
-        answer = json.loads(self.virsh(
-            f"""qemu-monitor-command {name} '{{"execute": "query-acpi-egm-memory"}}'"""))
-        return {egm['pci-dev']: egm for egm in answer['return']}
+        return {egm['pci-dev']: egm for egm in self.ask(name, 'query-acpi-egm-memory')}
 
     def test_told(self):
         """Two GPUs, two regions, two nodes; for humans as well."""
@@ -194,6 +199,21 @@ class Daemon(unittest.TestCase):
             self.assertIn(PLATFORM.gpus[gpu], egm['egm-device']['gpus'])
         text = self.virsh('qemu-monitor-command --hmp two info egm')
         self.assertIn(told['ua-gpu2']['acpi-path'], text)
+        self.assertEqual(self.ask('two', 'qom-get', path='/machine',
+                                  property='highmem-mmio-size'), 1 << 40)
+
+    def test_cgroup(self):
+        """In the domain's cgroup, its region can be opened, the other cannot."""
+        pid = self.create('one', 0)
+        group = self.host.check(f'cut -d: -f3 /proc/{pid}/cgroup').strip()
+        opens = ('sh -c "echo \\$\\$ > /sys/fs/cgroup{group}/cgroup.procs; '
+                 'exec 3<> /dev/egm{pxm}" 2>&1')
+        status, text = self.host.run(opens.format(group=group, pxm=5))
+        self.assertNotEqual(status, 0)
+        self.assertIn('Operation not permitted', text)
+        # In use, but allowed
+        _, text = self.host.run(opens.format(group=group, pxm=4))
+        self.assertIn('busy', text)
 
     def test_device_node(self):
         """In the domain it is QEMU's; outside, nothing changes."""
@@ -306,10 +326,9 @@ class Daemon(unittest.TestCase):
         self.virsh('create --validate --paused /tmp/domain.xml')
         told = self.told('egm')
         self.assertEqual([egm['node'] for _, egm in sorted(told.items())], [0, 0, 1])
-        objects = self.virsh(
-            """qemu-monitor-command egm '{"execute": "qom-list", """
-            """"arguments": {"path": "/objects"}}'""")
-        self.assertEqual(objects.count('acpi-generic-initiator'), 3 * 8)
+        kinds = [o['type'] for o in self.ask('egm', 'qom-list', path='/objects')]
+        self.assertEqual(kinds.count('child<acpi-generic-initiator>'), 3 * 8)
+        self.assertEqual(kinds.count('child<iommufd>'), 1)
 
 
 if __name__ == '__main__':
