@@ -145,6 +145,11 @@ class Setup(checkout.Checkout):
                            f'--firmware={small}'],
                           'not a 64 MiB flash image')
 
+    def test_cross(self):
+        """A machine that there is nothing for."""
+        self.assert_fails(['./configure', '--no-install-deps', '--cross=mips'],
+                          'error: --cross=mips: there is no such machine')
+
 
 if __name__ == '__main__':
     tap.main()
