@@ -6,10 +6,12 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qemu/error-report.h"
 #include "qemu/host-utils.h"
 #include "qemu/rcu.h"
 #include "qemu/units.h"
 #include "backends/egm-internal.h"
+#include "system/kvm.h"
 #include "trace.h"
 #include <sys/file.h>
 #include <sys/ioctl.h>
@@ -231,6 +233,22 @@ static void egm_set_busy_error(const char *mem_path, Error **errp)
     error_append_hint(errp, EGM_BUSY_HINT);
 }
 
+/*
+ * The region has no struct page. Without the capability, NVIDIA's kernels older
+ * than 6.17 work; with others the guest dies, or they refuse the memory.
+ */
+static void egm_warn_kvm(const char *id, const char *name)
+{
+    if (kvm_enabled() && !kvm_supports_cacheable_pfnmap()) {
+        warn_report("memory backend '%s': this host's KVM does not say that it "
+                    "maps EGM region %s as ordinary memory "
+                    "(KVM_CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED, which needs "
+                    "Linux 6.17 and a CPU with FWB and DIC): it may refuse it "
+                    "as an invalid argument, or the guest may die at its first "
+                    "instruction", id, name);
+    }
+}
+
 static bool egm_map(HostMemoryBackend *backend, const char *name,
                     const char *mem_path, const EgmRegion *region,
                     uint64_t align, uint32_t ram_flags, Error **errp)
@@ -296,5 +314,6 @@ bool egm_backend_alloc(HostMemoryBackend *backend, const char *name,
                       "mem-path=%s: ", id, region->name, mem_path);
         return false;
     }
+    egm_warn_kvm(id, region->name);
     return true;
 }
