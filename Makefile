@@ -5,7 +5,8 @@
 BASE ?=
 BUILD ?= build$(if $(BASE),-$(BASE))
 
-targets = demo check check-guest-64k check-docs series check-series check-series-full check-series-apply
+targets = demo check check-arm64 check-guest-64k check-docs series check-series \
+	check-series-full check-series-apply
 .PHONY: all install clean check-asan check-fresh libvirt check-libvirt series-libvirt \
 	check-series-libvirt check-series-libvirt-apply $(targets)
 
@@ -65,4 +66,4 @@ check-series-libvirt-apply: build-libvirt/build.ninja
 	@scripts/check-series -p libvirt --no-build
 
 clean:
-	rm -rf $(BUILD) $(BUILD)-asan build-libvirt
+	rm -rf $(BUILD) $(BUILD)-arm64 $(BUILD)-asan build-libvirt

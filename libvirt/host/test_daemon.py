@@ -21,7 +21,7 @@ sys.path[:0] = [str(TOP / 'tests'), str(TOP / 'tests/host')]
 from egmtest import tap  # noqa: E402
 from host import Host, MIB, PLATFORMS, REGIONS  # noqa: E402
 
-PLATFORM = PLATFORMS['x86-64']
+PLATFORM = PLATFORMS['amd64']
 
 PORT = """
     <controller type='pci' index='{index}' model='pcie-expander-bus'>

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The serial console of a VM."""
+"""The serial console of a VM, or another line to one."""
 
 import contextlib
 import pathlib
@@ -8,41 +8,29 @@ import threading
 import time
 
 
-class Console:
-    """Connects to a VM's first serial port; a context manager around its life.
-
-    vm: a machine.Machine, not yet started. What the VM says is kept in the file
-    `console` in the directory `keep`, and what its QEMU says in `qemu`.
+class Terminal:
+    """What is typed, and what comes back; that is kept in the file `console` in
+    the directory `keep`.
     """
 
-    def __init__(self, vm, keep):
-        self.vm = vm
+    def __init__(self, keep):
         self.keep = pathlib.Path(keep)
         self.keep.mkdir(parents=True, exist_ok=True)
-        # QEMU connects to us: what the firmware says first is not lost.
-        path = str(pathlib.Path(vm.directory.name) / 'console')
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(path)
-        self.listener.listen()
-        vm.args = [*vm.args, '-serial', f'unix:{path}']
         self.text = ''
         self.changed = threading.Condition()
         self.seen = 0
 
-    def __enter__(self):
-        self.vm.__enter__()
-        self.serial, _ = self.listener.accept()
+    def attach(self, serial):
+        """Talk over a socket, until the other side closes it."""
+        self.serial = serial
         self.thread = threading.Thread(target=self._read, daemon=True)
         self.thread.start()
-        return self
 
-    def __exit__(self, *exc):
-        self.vm.__exit__(*exc)
+    def detach(self):
+        """The end."""
         self.thread.join(10)
         self.serial.close()
-        self.listener.close()
         (self.keep / 'console').write_text(self.text)
-        (self.keep / 'qemu').write_text(self.vm.text)
 
     def _read(self):
         with contextlib.suppress(OSError):
@@ -78,3 +66,32 @@ class Console:
         self.expect('EGM ready')
         print(f'# boot: {self.keep.name}: {time.monotonic() - begin:.1f} s',
               flush=True)
+
+
+class Console(Terminal):
+    """Connects to a VM's first serial port; a context manager around its life.
+
+    vm: a machine.Machine, not yet started. What its QEMU says is kept in the file
+    `qemu`.
+    """
+
+    def __init__(self, vm, keep):
+        super().__init__(keep)
+        self.vm = vm
+        # QEMU connects to us: what the firmware says first is not lost.
+        path = str(pathlib.Path(vm.directory.name) / 'console')
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(path)
+        self.listener.listen()
+        vm.args = [*vm.args, '-serial', f'unix:{path}']
+
+    def __enter__(self):
+        self.vm.__enter__()
+        self.attach(self.listener.accept()[0])
+        return self
+
+    def __exit__(self, *exc):
+        self.vm.__exit__(*exc)
+        self.detach()
+        self.listener.close()
+        (self.keep / 'qemu').write_text(self.vm.text)

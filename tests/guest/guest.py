@@ -95,28 +95,8 @@ def _parse(lines):
     return report
 
 
-class Guest(console.Console):
-    """A virt machine booting UEFI, then Linux; a context manager.
-
-    args: QEMU options in addition to firmware, kernel and console. append: words
-    in addition to those on the kernel's command line. The console,
-    the tables and what iasl makes of them are kept in `keep`. The smallest CPU
-    that has the kernel's page size is taken, for speed.
-    """
-
-    def __init__(self, build, kernel, args, keep, *, uefi=True, append='',
-                 environment=None):
-        build = pathlib.Path(build)
-        initrd = made(build, f'egm/tests/guest/{kernel}.initrd')
-        flash = ['-drive', 'if=pflash,format=raw,readonly=on,file='
-                 f'{build}/pc-bios/edk2-aarch64-code.fd']
-        super().__init__(machine.Machine(build, [
-            '-cpu', 'neoverse-n1' if kernel.endswith('16k') else 'cortex-a57',
-            *(flash if uefi else []),
-            '-kernel', str(initrd.with_suffix('.vmlinuz')), '-initrd', str(initrd),
-            '-append', 'console=ttyAMA0 quiet log_buf_len=4M panic=-1 efi=debug '
-            + append,
-            *args], environment=environment), keep)
+class Commands:
+    """What the guest can be asked, over a console.Terminal."""
 
     def command(self, text):
         """Run a command in the guest; give its lines."""
@@ -139,6 +119,30 @@ class Guest(console.Console):
         """Fill a page of NODE with the pattern; give its physical address."""
         line, = self.command(f'page {node}')
         return int(re.match(r'page (0x[0-9a-f]+) ', line).group(1), 16)
+
+
+class Guest(Commands, console.Console):
+    """A virt machine booting UEFI, then Linux; a context manager.
+
+    args: QEMU options in addition to firmware, kernel and console. append: words
+    in addition to those on the kernel's command line. The console,
+    the tables and what iasl makes of them are kept in `keep`. The smallest CPU
+    that has the kernel's page size is taken, for speed.
+    """
+
+    def __init__(self, build, kernel, args, keep, *, uefi=True, append='',
+                 environment=None):
+        build = pathlib.Path(build)
+        initrd = made(build, f'egm/tests/guest/{kernel}.initrd')
+        flash = ['-drive', 'if=pflash,format=raw,readonly=on,file='
+                 f'{build}/pc-bios/edk2-aarch64-code.fd']
+        super().__init__(machine.Machine(build, [
+            '-cpu', 'neoverse-n1' if kernel.endswith('16k') else 'cortex-a57',
+            *(flash if uefi else []),
+            '-kernel', str(initrd.with_suffix('.vmlinuz')), '-initrd', str(initrd),
+            '-append', 'console=ttyAMA0 quiet log_buf_len=4M panic=-1 efi=debug '
+            + append,
+            *args], environment=environment), keep)
 
 
 def pattern(size):

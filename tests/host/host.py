@@ -7,6 +7,7 @@ that was built here, runs in it.
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 import shlex
 import socket
@@ -15,9 +16,11 @@ import subprocess
 import sys
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / 'tests'))
+for _directory in '', 'guest':
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / _directory))
 # pylint: disable=wrong-import-position
 from egmtest import console, machine  # noqa: E402
+from guest import Commands  # noqa: E402
 from egmtest.made import made  # noqa: E402
 
 MIB = 1 << 20
@@ -28,14 +31,19 @@ REGIONS = {4: 1024 * MIB, 5: 256 * MIB}
 @dataclasses.dataclass(frozen=True)
 class Platform:
     """A machine that can be the host."""
-    files: str          # its kernel and initramfs, in egm/tests/host of the build
-    binary: str         # the QEMU that is the machine
+    name: str           # that of its kernel and initramfs
+    binary: str         # the QEMU that is the machine; None: the one built here
+    cpu: str            # of that
     args: tuple         # of that
+    inner: str          # the QEMU that runs in it, in the build directory
     cmdline: str        # of its kernel, which leaves {size} bytes at {base} alone
     reserved: int       # where these are
-    gpus: tuple         # PCI addresses: two of the first socket, one of the second
-    function: tuple     # those of a device with SR-IOV, and its virtual function
     guest: tuple        # our QEMU's machine
+    kvm: tuple = ()     # the same, to run guests; empty: there is no KVM
+    # PCI addresses: two GPUs of the first socket, one of the second; a device with
+    # SR-IOV, and its virtual function
+    gpus: tuple = ('0000:01:00.0', '0000:02:00.0', '0000:03:00.0')
+    function: tuple = ('0000:04:00.0', '0000:04:00.1')
 
 
 def _devices(*devices):
@@ -49,21 +57,28 @@ _EDU = 'edu,dma_mask=0xffffffffffffffff'
 # QEMU's devices with SR-IOV are few.
 _NVME = ('nvme,serial=egm,subsys=nvme,max_ioqpairs=4,msix_qsize=5,'
          'sriov_max_vfs=1,sriov_vq_flexible=2,sriov_vi_flexible=1')
+_DEVICES = ('-device', 'nvme-subsys,id=nvme', *_devices(_EDU, _EDU, _EDU, _NVME))
 
 
-PLATFORMS = {
-    'x86-64': Platform(
-        files='host', binary='/usr/bin/qemu-system-x86_64',
-        args=('-machine', 'q35', '-accel', 'tcg', '-cpu', 'max', '-smp', '2',
-              '-m', '2560M', '-device', 'intel-iommu',
-              '-device', 'nvme-subsys,id=nvme', *_devices(_EDU, _EDU, _EDU, _NVME)),
-        cmdline='console=ttyS0 quiet panic=-1 intel_iommu=on '
-                'memmap={size:#x}${base:#x}',
-        reserved=0x30000000,
-        gpus=('0000:01:00.0', '0000:02:00.0', '0000:03:00.0'),
-        function=('0000:04:00.0', '0000:04:00.1'),
-        guest=('-machine', 'virt,highmem=off', '-accel', 'qtest')),
-}
+AMD64 = Platform(
+    name='amd64', binary='/usr/bin/qemu-system-x86_64', cpu='max',
+    args=('-machine', 'q35', '-accel', 'tcg', '-smp', '2', '-m', '2560M',
+          '-device', 'intel-iommu', *_DEVICES),
+    inner='qemu-system-aarch64',
+    cmdline='console=ttyS0 intel_iommu=on memmap={size:#x}${base:#x}',
+    reserved=0x30000000,
+    guest=('-machine', 'virt,highmem=off', '-accel', 'qtest'))
+ARM64 = Platform(
+    name='arm64', binary=None, cpu='max,pauth=off,sve=off',
+    args=('-machine', 'virt,virtualization=on,gic-version=3,iommu=smmuv3',
+          '-accel', 'tcg,thread=multi', '-smp', '2', '-m', '4G', *_DEVICES),
+    inner='qemu-system-aarch64' if os.uname().machine == 'aarch64' else
+          'arm64/qemu-system-aarch64',
+    cmdline='console=ttyAMA0 mem=2G',
+    reserved=0xc0000000,
+    guest=('-machine', 'virt,highmem=off', '-accel', 'qtest'),
+    kvm=('-machine', 'virt,gic-version=3', '-accel', 'kvm', '-cpu', 'host'))
+PLATFORMS = {'amd64': AMD64, 'arm64': ARM64}
 
 
 class Host(console.Console):
@@ -71,15 +86,17 @@ class Host(console.Console):
 
     def __init__(self, platform, build, keep):
         self.platform = platform
-        initrd = made(build, f'egm/tests/host/{platform.files}.initrd')
+        initrd = made(build, f'egm/tests/host/{platform.name}.initrd')
         vm = machine.Machine(
             build, ['-kernel', str(initrd.with_suffix('.vmlinuz')),
-                    '-initrd', str(initrd), '-append', platform.cmdline.format(
+                    '-initrd', str(initrd), '-append',
+                    'quiet panic=-1 ' + platform.cmdline.format(
                         base=platform.reserved, size=sum(REGIONS.values())),
-                    *platform.args], platform.binary)
-        # The far ends of /dev/vport0p1 and so on, for our QEMU's monitors
+                    '-cpu', platform.cpu, *platform.args], platform.binary)
+        # The far ends of /dev/vport0p1 and so on, for our QEMU's monitors, and its
+        # guest's console
         self.ports = [str(pathlib.Path(vm.directory.name) / f'port{number}')
-                      for number in (1, 2)]
+                      for number in (1, 2, 3)]
         vm.args += ['-device', 'virtio-serial-pci']
         for path in self.ports:
             name = pathlib.Path(path).name
@@ -130,18 +147,19 @@ class Host(console.Console):
         """Part of a region, read from outside of the host."""
         return self.vm.memory(self.base(pxm) + offset, length)
 
-    def command(self, args):
+    def command(self, args, machine_args=None):
         """Our QEMU's command line."""
-        return shlex.join(['qemu-system-aarch64', *self.platform.guest,
-                           '-nodefaults', '-display', 'none', *args])
+        return shlex.join([
+            'qemu-system-aarch64', *(machine_args or self.platform.guest),
+            '-nodefaults', '-display', 'none', *args])
 
-    def start(self, args, user='root', prefix=''):
+    def start(self, args, user='root', prefix='', machine_args=None):
         """Start QEMU and end it as soon as it is up: exit status and stderr.
 
         A user other than root may lock 64 KiB of memory, as usual. `prefix` are
         words before the command line.
         """
-        line = f'{prefix} {self.command(args)} -monitor stdio'
+        line = f'{prefix} {self.command(args, machine_args)} -monitor stdio'
         if user != 'root':
             line = f'su {user} -c {shlex.quote("ulimit -l 64; exec " + line)}'
         return self.run(f'echo quit | {line} 2> /tmp/stderr > /dev/null; s=$?; '
@@ -151,7 +169,7 @@ class Host(console.Console):
     def probe(self, function):
         """Watch a function of our QEMU: gives one that tells how often it ran."""
         tracing = '/sys/kernel/tracing'
-        offset = file_offset(self.vm.build / 'qemu-system-aarch64', function)
+        offset = file_offset(self.vm.build / self.platform.inner, function)
         self.check(f'echo p:egm/probe /bin/qemu-system-aarch64:{offset:#x} > '
                    f'{tracing}/uprobe_events; '
                    f'echo 1 > {tracing}/events/egm/probe/enable')
@@ -187,9 +205,9 @@ class Qemu:
     pid: on the host
     """
 
-    def __init__(self, host, args):
+    def __init__(self, host, args, machine_args=None):
         self.host = host
-        self.line = (f'{host.command(args)} '
+        self.line = (f'{host.command(args, machine_args)} '
                      '-chardev pipe,id=qt,path=/dev/vport0p1 '
                      '-qtest chardev:qt -qtest-log /dev/null '
                      '-chardev pipe,id=qmp,path=/dev/vport0p2 '
@@ -207,6 +225,7 @@ class Qemu:
             connection = socket.socket(socket.AF_UNIX)
             connection.connect(path)
             self.sockets.append(connection)
+        self.serial = self.sockets[2]
         self.sockets[0].settimeout(60)
         self.qtest = QEMUQtestProtocol(sock=self.sockets[0])
         self.qtest.connect()
@@ -214,6 +233,7 @@ class Qemu:
             self.text = self.host.check(f'{self.line} 2>&1')
         except AssertionError:
             self._close()
+            self.serial.shutdown(socket.SHUT_RDWR)
             raise
         self.pid = int(self.host.check('cat /tmp/pid'))
         self.qmp = QEMUMonitorProtocol(self.sockets[1])
@@ -225,6 +245,7 @@ class Qemu:
             self.qmp.close()
         self._close()
         self.end('TERM')
+        self.serial.shutdown(socket.SHUT_RDWR)
 
     def _close(self):
         self.qtest.close()
@@ -258,28 +279,53 @@ class Qemu:
         self.write(address, struct.pack('<I', value))
 
 
+class Guest(Commands, console.Terminal):
+    """A guest of KVM on the host, with UEFI and Linux; a context manager."""
+
+    def __init__(self, host, args, keep):
+        super().__init__(keep)
+        self.qemu = Qemu(host, [
+            *args, '-bios', '/guest/uefi', '-kernel', '/guest/vmlinuz',
+            '-initrd', '/guest/initrd',
+            '-append', 'console=ttyAMA0 quiet panic=-1 efi=debug',
+            '-chardev', 'pipe,id=serial,path=/dev/vport0p3',
+            '-serial', 'chardev:serial'], host.platform.kvm)
+
+    def __enter__(self):
+        self.qemu.__enter__()
+        self.attach(self.qemu.serial)
+        return self
+
+    def __exit__(self, *exc):
+        self.qemu.__exit__(*exc)
+        self.detach()
+
+
 class Dma:
     """The DMA engine of a GPU at device 0 behind the root port at device 1."""
 
-    ECAM, WINDOW = 0x3f000000, 0x10000000   # of virt,highmem=off
     BUFFER = 0x40000                        # seen from the engine
 
-    def __init__(self, qemu):
+    def __init__(self, qemu, ecam=None):
+        """ecam: where configuration space is, if firmware has set the device up."""
         self.qemu = qemu
-        port, device = self.ECAM + (1 << 15), self.ECAM + (1 << 20)
-        # What firmware would do: numbers for the buses, a window, a BAR.
-        qemu.writel(port + 0x18, 0x010100)
-        qemu.writel(port + 0x20, (self.WINDOW >> 16) * 0x10001)
-        qemu.writel(port + 0x04, 6)
-        qemu.writel(device + 0x10, self.WINDOW)
+        device = (ecam or 0x3f000000) + (1 << 20)       # that of virt,highmem=off
+        if not ecam:
+            # What firmware would do: numbers for the buses, a window, a BAR.
+            port = 0x3f000000 + (1 << 15)
+            qemu.writel(port + 0x18, 0x010100)
+            qemu.writel(port + 0x20, (0x10000000 >> 16) * 0x10001)
+            qemu.writel(port + 0x04, 6)
+            qemu.writel(device + 0x10, 0x10000000)
         qemu.writel(device + 0x04, 6)
+        self.window = int.from_bytes(qemu.read(device + 0x10, 4), 'little')
 
     def _run(self, source, target, length, direction):
         for offset, value in ((0x80, source), (0x88, target), (0x90, length),
                               (0x98, direction | 1)):
-            self.qemu.writel(self.WINDOW + offset, value)
+            self.qemu.writel(self.window + offset, value)
         end = time.monotonic() + 20
-        while self.qemu.read(self.WINDOW + 0x98, 4)[0] & 1:
+        while self.qemu.read(self.window + 0x98, 4)[0] & 1:
             assert time.monotonic() < end, 'the DMA does not end'
             time.sleep(0.05)
 

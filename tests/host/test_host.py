@@ -20,7 +20,7 @@ from host import Dma, Host, MIB, PLATFORMS, Qemu, REGIONS  # noqa: E402
 from egmtest import acpi, fdt, fw_cfg, tap  # noqa: E402
 
 BUILD = pathlib.Path(os.environ['EGM_BUILD'])
-HOST = PLATFORMS[os.environ.get('EGM_HOST', 'x86-64')]
+HOST = PLATFORMS[os.environ.get('EGM_HOST', 'arm64')]
 RAM_BASE = 0x40000000
 WORD = 0x45474d20776f7264
 
@@ -81,14 +81,15 @@ class HostTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         if not HostTest.host:
-            HostTest.host = Host(HOST, BUILD, BUILD / 'host')
+            HostTest.host = Host(HOST, BUILD, BUILD / f'host-{HOST.name}')
             HostTest.host.__enter__()
             unittest.addModuleCleanup(HostTest.host.__exit__, None, None, None)
             HostTest.host.boot()
 
     def tearDown(self):
         bad = self.host.run('dmesg -c | grep -E '
-                            '"BUG|WARNING|DMAR.*fault|Oops|Call Trace"')
+                            '"BUG|WARNING|DMAR.*fault|smmu.*event|Oops|'
+                            'Call Trace"')
         self.assertEqual(bad[1], '')
 
     def standin(self, **parameters):

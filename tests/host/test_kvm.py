@@ -1,0 +1,164 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Guests of KVM whose RAM is EGM: UEFI and Linux, with GPUs by vfio.
+
+The guest is that of tests/guest, with its module that makes the driver's calls.
+"""
+
+import contextlib
+import dataclasses
+import re
+import unittest
+
+from test_host import (BUILD, HOST, HostTest, ONE, RAM_BASE, SECOND_BRIDGE,
+                       backend, egm, node, passthrough, ram)
+from host import ARM64, Dma, Guest, Host, MIB
+from guest import pattern
+from egmtest import tap
+
+ECAM = 0x4010000000
+TWO = (['-m', '384', '-smp', '2', *backend(0, 4, 256), *backend(1, 5, 128),
+        *node(0), *node(1)] + passthrough(0) + egm(0) + SECOND_BRIDGE
+       + passthrough(2, bus='second') + egm(2, 1))
+
+
+class Guests(HostTest):
+    """What boots, and what it finds."""
+
+    @contextlib.contextmanager
+    def guest(self, args):
+        """A guest that is up."""
+        keep = BUILD / f'host-{HOST.name}' / self.id().rsplit('.', 1)[1]
+        with Guest(self.host, args, keep) as guest:
+            self.assertEqual(guest.qemu.text, '')
+            guest.boot()
+            yield guest
+
+    def verify(self, report, gpus):
+        """What the driver finds for each GPU: base, size and node."""
+        found = {address: (e.base, e.size, e.pxm)
+                 for address, e in report.egm.items()}
+        self.assertEqual(found, gpus)
+        for address, gpu in report.egm.items():
+            self.assertEqual(report.nodes[address], gpu.node)
+            self.assertEqual(report.srat[gpu.node, gpu.pxm],
+                             [(gpu.base, gpu.size)])
+            self.assertGreater(report.memory[gpu.node], gpu.size * 0.6)
+
+    def page(self, guest, number, pxm, base):
+        """What the guest writes to a node's page is in the region."""
+        address = guest.page(number)
+        self.assertEqual(self.host.region(pxm, address - base, 4096),
+                         pattern(4096))
+        return address
+
+    def test_one_gpu(self):
+        """Found, used, and again after a reboot; no second VM meanwhile."""
+        expected = {'0000:01:00.0': (RAM_BASE, 256 * MIB, 0)}
+        with self.standin(), self.guest(ONE) as guest:
+            self.verify(guest.report(), expected)
+            self.page(guest, 0, 4, RAM_BASE)
+            self.refuses(ONE, f'in use by process {guest.qemu.pid}\n',
+                         machine_args=HOST.kvm)
+            guest.send('reboot')
+            guest.boot()
+            self.verify(guest.report(), expected)
+
+    def test_two_sockets(self):
+        """Each GPU with the region of its socket."""
+        with self.standin(), self.guest(TWO) as guest:
+            report = guest.report()
+            second = next(a for a in report.egm if a != '0000:01:00.0')
+            self.verify(report, {
+                '0000:01:00.0': (RAM_BASE, 256 * MIB, 0),
+                second: (RAM_BASE + 256 * MIB, 128 * MIB, 1)})
+            self.page(guest, 0, 4, RAM_BASE)
+            self.page(guest, 1, 5, RAM_BASE + 256 * MIB)
+
+    def test_dma(self):
+        """The GPU gets at what the guest has written, through the SMMU."""
+        with self.standin(), self.guest(ONE) as guest:
+            address = self.page(guest, 0, 4, RAM_BASE)
+            Dma(guest.qemu, ECAM).copy(address, address + 2048, 2048)
+            self.assertEqual(self.host.region(4, address - RAM_BASE, 4096),
+                             pattern(4096)[:2048] * 2)
+
+    def test_retired(self):
+        """Linux stays away from a bad page."""
+        with self.standin(retired='0x8000000'), \
+                Guest(self.host, ONE, BUILD / 'host-kvm-retired') as guest:
+            self.assertIn('0x48000000-0x4800ffff', guest.qemu.text)
+            guest.boot()
+            ram = [tuple(int(x, 16) for x in re.match(
+                r'iomem ([0-9a-f]+)-([0-9a-f]+) ', line).groups())
+                for line in guest.command('ram') if line.startswith('iomem')]
+            self.assertTrue(ram)
+            for first, last in ram:
+                self.assertFalse(first <= 0x4800ffff and last >= 0x48000000,
+                                 (hex(first), hex(last)))
+
+    def test_killed(self):
+        """A guest that was killed leaves a region that the next one can have."""
+        with self.standin():
+            with self.guest(ONE) as guest:
+                self.page(guest, 0, 4, RAM_BASE)
+                guest.qemu.end('KILL')
+            with self.guest(ONE) as guest:
+                self.page(guest, 0, 4, RAM_BASE)
+
+    def test_unprivileged(self):
+        """A user needs the three devices, and no locked memory."""
+        with self.standin():
+            self.host.check('chown operator /dev/egm4 /dev/kvm /dev/vfio/*')
+            try:
+                self.assertEqual(self.starts(ONE, user='operator',
+                                             machine_args=HOST.kvm), '')
+            finally:
+                self.host.check('chown root /dev/kvm /dev/vfio/*')
+
+
+CAPABILITY = ("warning: memory backend 'm0': this host's KVM does not say that it maps "
+              'EGM region egm4 as ordinary memory '
+              '(KVM_CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED')
+
+
+class Hosts(unittest.TestCase):
+    """Hosts whose KVM cannot run guests on EGM; Guests has one that can."""
+
+    @contextlib.contextmanager
+    def host(self, platform):
+        """The host, with the stand-in."""
+        keep = BUILD / 'host-kvm' / self.id().rsplit('.', 1)[1]
+        with Host(platform, BUILD, keep) as host:
+            host.boot()
+            with host.standin():
+                yield host, keep
+
+    def test_old_kernel(self):
+        """Linux 6.12, with pages of 16 KiB: a word before the guest dies."""
+        memory = ram(256)
+        with self.host(dataclasses.replace(ARM64, name='arm64-6.12')) as (host, keep):
+            with Guest(host, ram(256, path='/dev/shm/m0'), keep / 'ram') as guest:
+                self.assertEqual(guest.qemu.text, '')
+                guest.boot()
+            host.check('rm /dev/shm/m0')
+            with Guest(host, memory, keep / 'egm') as guest:
+                self.assertIn(CAPABILITY, guest.qemu.text)
+                self.assertEqual(guest.qemu.text.count('\n'), 1)
+
+    def test_no_fwb(self):
+        """Linux 7.3 on a CPU without FWB refuses the memory."""
+        with self.host(dataclasses.replace(ARM64, cpu='neoverse-n1')) as (host, _):
+            status, text = host.start(ram(256), machine_args=ARM64.kvm)
+            self.assertNotEqual(status, 0)
+            self.assertIn(CAPABILITY, text)
+            self.assertIn('Invalid argument', text)
+            self.assertLess(text.index(CAPABILITY), text.index('Invalid argument'))
+            # Ordinary RAM, and EGM without KVM
+            for args, accel in ((ram(256, path='/dev/shm/m0'), ARM64.kvm),
+                                (ram(256), ARM64.guest)):
+                self.assertEqual(host.start(args, machine_args=accel), (0, ''))
+
+
+if __name__ == '__main__':
+    tap.main()
