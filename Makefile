@@ -7,7 +7,7 @@ BUILD ?= build$(if $(BASE),-$(BASE))
 
 targets = demo check check-arm64 check-guest-64k check-docs series check-series \
 	check-series-full check-series-apply
-.PHONY: all install clean check-asan check-fresh libvirt check-libvirt series-libvirt \
+.PHONY: all install dist clean check-asan check-fresh libvirt check-libvirt series-libvirt \
 	check-series-libvirt check-series-libvirt-apply $(targets)
 
 all: $(BUILD)/build.ninja
@@ -34,6 +34,12 @@ options = $(if $(BASE),--base=$(BASE))
 $(BUILD)-asan/build.ninja: options += --enable-asan --enable-ubsan \
 	--extra-cflags=-g1 -Doptimization=1 \
 	--extra-ldflags='-static-libasan -static-libubsan'
+
+# For arm64, from any machine
+$(BUILD)-arm64/build.ninja: options += --cross=arm64
+
+dist: $(BUILD)-arm64/build.ninja
+	@scripts/dist $(BUILD)-arm64
 
 # In a port's tree, these are not links but copies.
 copies = $(if $(BASE),$(shell sed -n 's,^diff --git a/.* b/,,p' ports/$(BASE)/files.patch 2> /dev/null))

@@ -1,0 +1,90 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The Debian package of make dist, here of the small QEMU for the arm64 host."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+# pylint: disable=wrong-import-position
+from egmtest import machine, tap  # noqa: E402
+from egmtest.made import made  # noqa: E402
+
+BUILD = pathlib.Path(os.environ['EGM_BUILD'])
+SCRIPTS = machine.TOP / 'scripts'
+
+
+def run(*args):
+    """Exit status, stdout, and stderr of a program."""
+    done = subprocess.run([str(arg) for arg in args], check=False, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return done.returncode, done.stdout, done.stderr
+
+
+class Dist(unittest.TestCase):
+    """All cases look at one package."""
+
+    @classmethod
+    def setUpClass(cls):
+        made(BUILD, 'egm/tests/host/qemu-system-aarch64.arm64')
+        status, text, errors = run(SCRIPTS / 'dist', BUILD / 'arm64')
+        if status:
+            raise RuntimeError(errors)
+        cls.package = pathlib.Path(text.splitlines()[-1])
+
+    def field(self, name):
+        """Of the package's description."""
+        return run('dpkg-deb', '-f', self.package, name)[1].strip()
+
+    def test_description(self):
+        """What it is, and what it needs."""
+        self.assertEqual(self.field('Architecture'), 'arm64')
+        names = [word.split()[0] for word in self.field('Depends').split(',')]
+        for name in 'libc6', 'libglib2.0-0', 'libslirp0', 'python3':
+            self.assertIn(name, names)
+
+    def test_files(self):
+        """They are in a directory of their own; the links lead there."""
+        with tempfile.TemporaryDirectory(prefix='egm-dist-') as root:
+            self.assertEqual(run('dpkg-deb', '-x', self.package, root)[0], 0)
+            links = []
+            for path in pathlib.Path(root).rglob('*'):
+                name = path.relative_to(root)
+                if path.is_dir() or str(name).startswith((
+                        'opt/acpi-egm-memory/', 'usr/share/doc/qemu-egm/')):
+                    continue
+                self.assertTrue((root / path.readlink().relative_to('/')).exists(),
+                                name)
+                links.append(str(name))
+            self.assertEqual(sorted(links), [
+                'usr/bin/egm-report', 'usr/bin/egm-vm',
+                'usr/bin/qemu-system-aarch64-egm'])
+            header = run('readelf', '-h', pathlib.Path(root) /
+                         'opt/acpi-egm-memory/bin/qemu-system-aarch64')[1]
+            self.assertIn('AArch64', header)
+
+    def test_installs(self):
+        """On both releases, beside their QEMU."""
+        for suite in 'bookworm', 'trixie':
+            status, text, errors = run(
+                SCRIPTS / 'apt-private', suite, 'apt-get', '-s', '-o',
+                'APT::Architecture=arm64', '--no-install-recommends', 'install',
+                'qemu-system-arm:arm64', self.package)
+            self.assertEqual(status, 0, suite + text + errors)
+            self.assertIn('Inst qemu-system-arm', text)
+            self.assertIn('Inst qemu-egm', text)
+            self.assertNotIn('Remv', text)
+
+    def test_prefix(self):
+        """A package below /usr/local would be in the way of others."""
+        status, _, errors = run(SCRIPTS / 'dist', BUILD)
+        self.assertEqual(status, 1)
+        self.assertIn('--prefix=/usr/local', errors)
+
+
+if __name__ == '__main__':
+    tap.main()
