@@ -45,8 +45,8 @@ EgmRegion *egm_region_of_backend(HostMemoryBackend *backend)
     MemoryRegion *mr = host_memory_backend_get_memory(backend);
     struct stat st;
 
-    if (!host_memory_backend_mr_inited(backend) ||
-        fstat(memory_region_get_fd(mr), &st) < 0 || !S_ISCHR(st.st_mode)) {
+    if (!mr || fstat(memory_region_get_fd(mr), &st) < 0 ||
+        !S_ISCHR(st.st_mode)) {
         return NULL;
     }
     return egm_region_probe("/sys", st.st_rdev);
@@ -119,11 +119,8 @@ static int egm_find_user(Object *obj, void *opaque)
     HostMemoryBackend *other = (HostMemoryBackend *)
         object_dynamic_cast(obj, TYPE_MEMORY_BACKEND);
     const EgmRegion *region = opaque;
-    g_autoptr(EgmRegion) used = NULL;
+    g_autoptr(EgmRegion) used = other ? egm_region_of_backend(other) : NULL;
 
-    if (other && host_memory_backend_mr_inited(other)) {
-        used = egm_region_of_backend(other);
-    }
     return used && used->dev == region->dev;
 }
 
