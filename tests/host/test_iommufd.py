@@ -32,6 +32,17 @@ def machine(*memory):
 EGM = machine(*backend(0, 4, 256)) + egm(0)
 
 
+@contextlib.contextmanager
+def pfnmap(host):
+    """iommufd maps memory without struct page for as long as the block runs."""
+    parameter = '/sys/module/iommufd/parameters/pfnmap'
+    host.check(f'echo Y > {parameter}')
+    try:
+        yield
+    finally:
+        host.check(f'echo N > {parameter}')
+
+
 class IommufdTest(HostTest):
     """What a GPU with iommufd does."""
 
@@ -95,14 +106,9 @@ class Pfnmap(IommufdTest):
 
     @contextlib.contextmanager
     def pfnmap(self):
-        """For as long as the block runs."""
-        parameter = '/sys/module/iommufd/parameters/pfnmap'
-        self.host.check(f'echo Y > {parameter}')
-        try:
-            with self.host.standin():
-                yield
-        finally:
-            self.host.check(f'echo N > {parameter}')
+        """With the stand-in."""
+        with pfnmap(self.host), self.host.standin():
+            yield
 
     def test_egm(self):
         """The device reads and writes the region."""
