@@ -80,11 +80,14 @@ static bool egm_check_gpu(const AcpiEgmMemory *egm, const EgmRegion *region,
                           Error **errp)
 {
     ERRP_GUARD();
-    PCIDevice *pdev = acpi_egm_memory_device(egm);
     g_autofree char *address = NULL, *gpus = NULL;
+    PCIDevice *pdev;
 
-    if (!region || !region->gpus ||
-        !object_property_find(OBJECT(pdev), "sysfsdev")) {
+    if (!region || !region->gpus) {
+        return true;
+    }
+    pdev = acpi_egm_memory_device(egm);
+    if (!object_property_find(OBJECT(pdev), "sysfsdev")) {
         return true;
     }
     address = egm_host_physical_address(pdev);

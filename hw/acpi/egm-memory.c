@@ -581,7 +581,6 @@ static void acpi_egm_memory_complete(UserCreatable *uc, Error **errp)
     /* The guest's driver takes all memory of the node for EGM. */
     error_setg(&egm->memory_blocker, "%s '%s' tells the guest that the memory "
                "of this node is EGM", TYPE_ACPI_EGM_MEMORY, id);
-    error_append_hint(&egm->memory_blocker, "Use another node.\n");
     numa_add_memory_blocker(MACHINE(qdev_get_machine()), egm->node,
                             egm->memory_blocker);
 }

@@ -366,12 +366,12 @@ static const StartCase start_cases[] = {
     {
         .name = "memory-device/dimm",
         .args = DIMMS "-device pc-dimm,memdev=x,node=0",
-        .message = NO_MORE,
+        .message = NO_MORE "\nUse another node.\n",
     }, {
         /* That is node=0. */
         .name = "memory-device/dimm-without-node",
         .args = DIMMS "-device pc-dimm,memdev=x",
-        .message = NO_MORE,
+        .message = NO_MORE "\nUse another node.\n",
     }, {
         .name = "memory-device/dimm-other-node",
         .args = DIMMS "-device pc-dimm,memdev=x,node=1",
@@ -380,11 +380,11 @@ static const StartCase start_cases[] = {
         .name = "memory-device/nvdimm",
         .machine = "virt,nvdimm=on",
         .args = DIMMS "-device nvdimm,memdev=x,node=0",
-        .message = NO_MORE,
+        .message = NO_MORE "\nUse another node.\n",
     }, {
         .name = "memory-device/virtio-mem",
         .args = DIMMS "-device virtio-mem-pci,memdev=x,node=0",
-        .message = NO_MORE,
+        .message = NO_MORE "\nUse another node.\n",
     }, {
         .name = "memory-device/virtio-mem-other-node",
         .args = DIMMS "-device virtio-mem-pci,memdev=x,node=1",
