@@ -18,13 +18,16 @@ from guest import pattern
 from egmtest import tap
 
 ECAM = 0x4010000000
+# Firmware needs what is below.
+UPPER = RAM_BASE + 128 * MIB
+RAM_END = RAM_BASE + 256 * MIB
 TWO = (['-m', '384', '-smp', '2', *backend(0, 4, 256), *backend(1, 5, 128),
         *node(0), *node(1)] + passthrough(0) + egm(0) + SECOND_BRIDGE
        + passthrough(2, bus='second') + egm(2, 1))
 
 
 class Guests(HostTest):
-    """What boots, and what it finds."""
+    """What boots, what it finds, and what becomes of it."""
 
     @contextlib.contextmanager
     def guest(self, args):
@@ -88,6 +91,12 @@ class Guests(HostTest):
         with self.standin(), self.guest(ONE) as guest:
             self.dma(guest)
 
+    def test_blocks(self):
+        """A driver that maps blocks when they are touched, as none does yet."""
+        with self.host.standin(huge='y'), self.guest(ONE) as guest:
+            self.verify(guest.report(), {'0000:01:00.0': (RAM_BASE, 256 * MIB, 0)})
+            self.dma(guest)
+
     def test_iommufd(self):
         """The same by iommufd, as production has it."""
         with pfnmap(self.host), self.standin(), self.guest(IOMMUFD) as guest:
@@ -107,6 +116,75 @@ class Guests(HostTest):
             for first, last in ram:
                 self.assertFalse(first <= 0x4800ffff and last >= 0x48000000,
                                  (hex(first), hex(last)))
+
+    def lacks(self, guest, address):
+        """The guest that boots now gets no RAM in the block of 64 KiB at ADDRESS."""
+        guest.send('reboot')
+        guest.boot()
+        first = address & ~0xffff
+        regions = [tuple(int(x, 16) for x in re.match(
+            r'iomem ([0-9a-f]+)-([0-9a-f]+) ', line).groups())
+            for line in guest.command('ram') if line.startswith('iomem')]
+        self.assertTrue(regions)
+        for start, end in regions:
+            self.assertFalse(start <= first + 0xffff and end >= first,
+                             (hex(first), hex(start), hex(end)))
+        self.assertEqual(guest.qemu.cmd('query-status')['status'], 'running')
+
+    def fails(self, file, address):
+        """The kernel's memory at a guest physical address goes bad."""
+        self.host.check(f'echo {self.host.base(4) + address - RAM_BASE:#x} > {file}')
+
+    @contextlib.contextmanager
+    def victim(self, first, last):
+        """A guest with a process that has a page there; the guest, and the page."""
+        # What the host's kernel says would get between the answers on its console.
+        self.host.check('dmesg -n 1')
+        with self.host.standin(driver='B'), \
+                self.guest([*ONE, '-machine', 'ras=on']) as guest:
+            guest.send(f'access {first:#x} {last:#x}')
+            guest.expect('EGM page ')
+            yield guest, int(guest.expect('\n'), 16)
+        self.host.check('dmesg -n 4')
+
+    def aborts(self, guest, address):
+        """The process gets at the page, which has gone bad: a record for the guest,
+        and the end of the process.
+        """
+        self.fails('/sys/module/egm_standin/parameters/fatal', address)
+        guest.send('')
+        guest.expect('EGM SIGBUS 4 there')       # BUS_MCEERR_AR
+        guest.expect('EGM done')
+        errors = '\n'.join(guest.command('errors'))
+        self.assertIn('event severity: recoverable', errors)
+        self.assertIn(f'physical_address: {address:#018x}', errors)
+        self.assertIn(f'{address >> 12:#x}: recovery action', errors)
+
+    def test_error(self):
+        """A memory error: the guest does not see the page again."""
+        with self.victim(UPPER, RAM_END - 1) as (guest, address):
+            self.aborts(guest, address)
+            self.lacks(guest, address)
+
+    def test_error_below(self):
+        """One where firmware has to be: the VM stops instead of starting anew."""
+        with self.victim(RAM_BASE, UPPER - 1) as (guest, address):
+            self.aborts(guest, address)
+            guest.send('reboot')
+            self.host.vm.wait('stop', lambda: guest.qemu.cmd(
+                'query-status')['status'] == 'internal-error', 60)
+
+    def test_offline(self):
+        """A page that the host's administrator gives up is the guest's until it
+        reboots.
+        """
+        with self.victim(UPPER, RAM_END - 1) as (guest, address):
+            self.fails('/sys/devices/system/memory/hard_offline_page', address)
+            guest.send('')
+            guest.expect('EGM read 0x45474d2070616765')
+            guest.expect('EGM done')
+            self.assertEqual(guest.command('errors'), [])
+            self.lacks(guest, address)
 
     def test_killed(self):
         """A guest that was killed leaves a region that the next one can have."""

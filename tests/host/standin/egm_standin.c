@@ -16,6 +16,7 @@
 #include <linux/module.h>
 #include <linux/moduleparam.h>
 #include <linux/mutex.h>
+#include <linux/pagemap.h>
 #include <linux/pci.h>
 #include <linux/property.h>
 #include <linux/sched/signal.h>
@@ -23,6 +24,13 @@
 #include <linux/slab.h>
 #include <linux/sort.h>
 #include <linux/uaccess.h>
+#include <linux/version.h>
+
+/* What drivers can do about blocks and memory errors since then */
+#define NEW_KERNEL	(LINUX_VERSION_CODE >= KERNEL_VERSION(6, 19, 0))
+#if NEW_KERNEL
+#include <linux/memory-failure.h>
+#endif
 
 #define MAX_REGIONS	8
 #define MAX_GPUS	32
@@ -30,6 +38,7 @@
 #define WINDOW		4	/* of E: domains that there can be from the lowest on */
 #define MAX_BLOCKS	4096	/* in the firmware's table */
 #define BLOCK		SZ_64K	/* what firmware retires */
+#define MAX_FAILED	64
 
 /* The ioctl of the real driver. */
 #define EGM_RETIRED_PAGES_LIST	_IO('E', 100)
@@ -55,12 +64,13 @@ static const struct generation {
 	bool crashes;	/* mmap() of a second descriptor, instead of EINVAL */
 	bool exclusive;	/* there is no second descriptor: EBUSY */
 	bool sorted;	/* retired: all pages of a block, ascending */
+	bool registers;	/* pages for memory failure, and tells those that failed */
 	bool needs_list; /* takes no _DSD that does not tell where that list is */
 } generations[] = {
 	{ 'A' },
-	{ 'B', .tells = true, .once = true },
+	{ 'B', .tells = true, .once = true, .registers = true },
 	{ 'C', .tells = true, .links = true, .checks = true, .crashes = true,
-	  .needs_list = true },
+	  .registers = true, .needs_list = true },
 	{ 'E', .tells = true, .links = true, .checks = true, .exclusive = true,
 	  .sorted = true },
 };
@@ -89,6 +99,13 @@ MODULE_PARM_DESC(retired, "offsets of the 64 KiB blocks that firmware has retire
 module_param_array(poisoned, charp, NULL, 0644);
 MODULE_PARM_DESC(poisoned, "offsets of pages with errors at run time, in the same form (B, C)");
 
+#if NEW_KERNEL
+static bool huge;
+
+module_param(huge, bool, 0444);
+MODULE_PARM_DESC(huge, "map blocks of the page tables' next level on access, instead of all pages at once; no driver does");
+#endif
+
 struct egm_region {
 	struct device dev;
 	struct cdev cdev;
@@ -97,6 +114,12 @@ struct egm_region {
 	bool mapped;
 	unsigned int index;	/* into the parameters */
 	struct pci_dev *gpus[MAX_GPUS];
+#if NEW_KERNEL
+	struct pfn_address_space space;
+	unsigned int num_failed;
+	u64 failed[MAX_FAILED];	/* offsets of pages with an error, as they came */
+	unsigned long fatal;	/* page frame that fails when it is accessed, or 0 */
+#endif
 };
 
 static struct egm_region *regions[MAX_REGIONS];
@@ -171,6 +194,98 @@ static int egm_zero(struct egm_region *region, bool killable)
 	return 0;
 }
 
+#if NEW_KERNEL
+
+/* The page frame of the region that is at a page of its file */
+static unsigned long egm_frame(struct vm_area_struct *vma, pgoff_t pgoff)
+{
+	struct egm_region *region = vma->vm_file->private_data;
+
+	return PHYS_PFN(base[region->index]) + pgoff -
+	       (gen->checks ? 0 : vma->vm_pgoff);
+}
+
+/* A page of the region has failed; where is it in @vma? Must not sleep. */
+static int egm_failed(struct vm_area_struct *vma, unsigned long pfn,
+		      pgoff_t *pgoff)
+{
+	struct egm_region *region = vma->vm_file->private_data;
+	unsigned int n;
+
+	if (!region || pfn < egm_frame(vma, vma->vm_pgoff) ||
+	    pfn >= egm_frame(vma, vma->vm_pgoff) + vma_pages(vma))
+		return -EFAULT;
+	*pgoff = vma->vm_pgoff + pfn - egm_frame(vma, vma->vm_pgoff);
+	n = region->num_failed;
+	if (n < MAX_FAILED) {
+		region->failed[n] = PFN_PHYS(pfn) - base[region->index];
+		smp_store_release(&region->num_failed, n + 1);
+	}
+	return 0;
+}
+
+static int egm_register(struct egm_region *region, struct inode *inode)
+{
+	unsigned long first = PHYS_PFN(base[region->index]);
+
+	if (!gen->registers)
+		return 0;
+	region->space = (struct pfn_address_space) {
+		.node.start = first,
+		.node.last = first + PHYS_PFN(size[region->index]) - 1,
+		.mapping = inode->i_mapping,
+		.pfn_to_vma_pgoff = egm_failed,
+	};
+	return register_pfn_address_space(&region->space);
+}
+
+static void egm_unregister(struct egm_region *region)
+{
+	if (gen->registers)
+		unregister_pfn_address_space(&region->space);
+	region->space.mapping = NULL;
+}
+
+/*
+ * In place of the CPU: a page is bad from now on. Its next access comes to
+ * egm_fault(), in the thread that an abort would come to.
+ */
+static int egm_set_fatal(const char *text, const struct kernel_param *param)
+{
+	u64 address;
+	int ret = kstrtou64(text, 0, &address);
+
+	for (unsigned int i = 0; i < num_regions && !ret; i++) {
+		struct egm_region *region = regions[i];
+
+		if (!region || !region->space.mapping || address < base[i] ||
+		    address - base[i] >= size[i])
+			continue;
+		WRITE_ONCE(region->fatal, PHYS_PFN(address));
+		unmap_mapping_range(region->space.mapping, address - base[i],
+				    PAGE_SIZE, 1);
+		return 0;
+	}
+	return ret ?: -ENXIO;
+}
+
+static const struct kernel_param_ops egm_fatal_ops = { .set = egm_set_fatal };
+module_param_cb(fatal, &egm_fatal_ops, NULL, 0200);
+MODULE_PARM_DESC(fatal, "physical address of a page whose next access fails, in a region that is open (B, C)");
+
+#else
+
+static int egm_register(struct egm_region *region, struct inode *inode)
+{
+	return 0;
+}
+
+static void egm_unregister(struct egm_region *region)
+{
+}
+
+#endif
+
 static int egm_open_exclusive(struct egm_region *region, struct file *file)
 {
 	int ret;
@@ -196,7 +311,7 @@ static int egm_open(struct inode *inode, struct file *file)
 	/* A second descriptor is no good: its private_data stays NULL. */
 	if (atomic_inc_return(&region->users) > 1)
 		return 0;
-	ret = egm_zero(region, false);
+	ret = egm_zero(region, false) ?: egm_register(region, inode);
 	if (ret)
 		atomic_dec(&region->users);
 	else
@@ -215,9 +330,44 @@ static int egm_release(struct inode *inode, struct file *file)
 		     "%s was opened, but never mapped: the driver's tree of ranges breaks",
 		     dev_name(&region->dev));
 		region->mapped = false;
+		egm_unregister(region);
 	}
 	return 0;
 }
+
+#if NEW_KERNEL
+
+static vm_fault_t egm_huge_fault(struct vm_fault *vmf, unsigned int order)
+{
+	unsigned long address = ALIGN_DOWN(vmf->address, PAGE_SIZE << order);
+	struct vm_area_struct *vma = vmf->vma;
+	unsigned long pfn = egm_frame(vma, linear_page_index(vma, address));
+	struct egm_region *region = vma->vm_file->private_data;
+	bool fits = address >= vma->vm_start && IS_ALIGNED(pfn, 1 << order) &&
+		    address + (PAGE_SIZE << order) <= vma->vm_end;
+
+	if (!order && cmpxchg(&region->fatal, pfn, 0) == pfn)
+		memory_failure(pfn, MF_ACTION_REQUIRED);
+	if (!order)
+		return vmf_insert_pfn(vma, address, pfn);
+	/* arm64 has no larger ones for such memory. */
+	if (!IS_ENABLED(CONFIG_ARCH_SUPPORTS_PMD_PFNMAP) || !huge || !fits ||
+	    order != PMD_ORDER || READ_ONCE(region->fatal))
+		return VM_FAULT_FALLBACK;
+	return vmf_insert_pfn_pmd(vmf, pfn, vmf->flags & FAULT_FLAG_WRITE);
+}
+
+static vm_fault_t egm_fault(struct vm_fault *vmf)
+{
+	return egm_huge_fault(vmf, 0);
+}
+
+static const struct vm_operations_struct egm_vm_ops = {
+	.fault = egm_fault,
+	.huge_fault = egm_huge_fault,
+};
+
+#endif
 
 static int egm_mmap(struct file *file, struct vm_area_struct *vma)
 {
@@ -246,6 +396,13 @@ static int egm_mmap(struct file *file, struct vm_area_struct *vma)
 	}
 	if (gen->once && xchg(&region->mapped, true))
 		return -EBUSY;
+#if NEW_KERNEL
+	vma->vm_ops = &egm_vm_ops;
+	if (huge) {
+		vm_flags_set(vma, VM_IO | VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP);
+		return 0;
+	}
+#endif
 	return remap_pfn_range(vma, vma->vm_start, start >> PAGE_SHIFT, length,
 			       vma->vm_page_prot);
 }
@@ -288,8 +445,8 @@ static int egm_compare(const void *a, const void *b)
 static u64 *egm_bad_pages(struct egm_region *region, unsigned int *n)
 {
 	const unsigned int each = gen->sorted ? BLOCK / PAGE_SIZE : 1;
-	u64 *pages = kvmalloc_array(MAX_BLOCKS * (each + 1), sizeof(*pages),
-				    GFP_KERNEL);
+	u64 *pages = kvmalloc_array(MAX_BLOCKS * (each + 1) + MAX_FAILED,
+				    sizeof(*pages), GFP_KERNEL);
 	u64 *blocks = pages + MAX_BLOCKS * each;
 	unsigned int count;
 
@@ -308,6 +465,11 @@ static u64 *egm_bad_pages(struct egm_region *region, unsigned int *n)
 		*n += egm_parse(poisoned[region->index], pages + *n,
 				MAX_BLOCKS * (each + 1) - *n);
 	kernel_param_unlock(THIS_MODULE);
+#if NEW_KERNEL
+	count = smp_load_acquire(&region->num_failed);
+	memcpy(pages + *n, region->failed, count * sizeof(*pages));
+	*n += count;
+#endif
 	sort(pages, *n, sizeof(*pages), egm_compare, NULL);
 	return pages;
 }
