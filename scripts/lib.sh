@@ -60,17 +60,25 @@ seal()   { (cd "$1" && find . -type f ! -name '.sealed*' -print0 | sort -z |
                 xargs -0 sha256sum > .sealed.new && mv .sealed.new .sealed); }
 sealed() { [ -e "$1/.sealed" ] && (cd "$1" && sha256sum --quiet -c .sealed) > /dev/null 2>&1; }
 
-# cross_compile ARCH: set cross_options to what QEMU's configure needs to build
-# for that machine (Debian's name)
-cross_compile() {
-    local sysroot
-    cross_options=()
+# cross_sysroot ARCH: set sysroot to the root directory that programs for that machine
+# (Debian's name) are compiled with; empty: this machine is such a one
+cross_sysroot() {
+    sysroot=
     [ "$1" = arm64 ] ||
         die "--cross=$1: there is no such machine" "the only one is arm64"
     [ "$(uname -m)" != aarch64 ] || return 0
     command -v aarch64-linux-gnu-gcc > /dev/null ||
         die "there is no compiler for arm64" "apt-get install gcc-aarch64-linux-gnu"
-    sysroot=$("$top/scripts/fetch" sysroot)
+    sysroot=$("$top/scripts/fetch" ${option_p}sysroot)
+}
+
+# cross_compile ARCH: set cross_options to what QEMU's configure needs to build
+# for that machine
+cross_compile() {
+    local sysroot
+    cross_options=()
+    cross_sysroot "$1"
+    [ -n "$sysroot" ] || return 0
     cross_options=(
         --cross-prefix=aarch64-linux-gnu-
         "--extra-cflags=--sysroot=$sysroot" "--extra-ldflags=--sysroot=$sysroot"

@@ -2,17 +2,19 @@
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-# The QEMU driver with its security drivers, the daemons, virsh, the manual, and
-# all tests but the slow ones. Without optimization and debug information the build
-# takes half the time.
-configure_options=(
+# The QEMU driver with its security drivers, the daemons and virsh. Without
+# optimization and debug information the build takes half the time.
+daemon_options=(
     -Doptimization=0 -Ddebug=false -Dauto_features=disabled
     -Ddriver_qemu=enabled -Ddriver_libvirtd=enabled -Ddriver_remote=enabled
     -Djson_c=enabled -Dlibnl=enabled -Dcapng=enabled -Dattr=enabled
     -Dselinux=enabled -Dsecdriver_selinux=enabled
     -Dapparmor=enabled -Dsecdriver_apparmor=enabled
     -Dqemu_user=root -Dqemu_group=root
-    -Dtests=enabled -Dexpensive_tests=disabled -Ddocs=enabled
+)
+# The manual as well, and all tests but the slow ones
+configure_options=(
+    "${daemon_options[@]}" -Dtests=enabled -Dexpensive_tests=disabled -Ddocs=enabled
 )
 
 # configure_source SOURCE: in the current directory, if that is not done yet
