@@ -7,8 +7,9 @@ BUILD ?= build$(if $(BASE),-$(BASE))
 
 targets = demo check check-arm64 check-guest-64k check-docs series check-series \
 	check-series-full check-series-apply
-.PHONY: all install dist clean check-asan check-fresh libvirt check-libvirt series-libvirt \
-	check-series-libvirt check-series-libvirt-apply $(targets)
+.PHONY: all install dist clean check-asan check-fresh libvirt check-libvirt \
+	check-libvirt-asan series-libvirt check-series-libvirt \
+	check-series-libvirt-apply $(targets)
 
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
@@ -57,9 +58,16 @@ build-libvirt/build.ninja: libvirt/configure $(shell find libvirt/patches -type 
 libvirt: build-libvirt/build.ninja
 	@ninja -C build-libvirt
 
+# Once libvirt is configured, make check does it, too.
 check-libvirt: libvirt $(BUILD)/build.ninja
-	@ninja -C $(BUILD) qemu-system-aarch64
-	@libvirt/check -b $(BUILD)
+	@scripts/check $(BUILD) 'libvirt*'
+
+build-libvirt-asan/build.ninja: build-libvirt/build.ninja
+	@libvirt/configure --asan
+	@touch $@
+
+check-libvirt-asan: build-libvirt-asan/build.ninja
+	@libvirt/suite --build build-libvirt-asan
 
 # make series writes it, too.
 series: series-libvirt
@@ -72,4 +80,4 @@ check-series-libvirt-apply: build-libvirt/build.ninja
 	@scripts/check-series -p libvirt --no-build
 
 clean:
-	rm -rf $(BUILD) $(BUILD)-arm64 $(BUILD)-asan build-libvirt
+	rm -rf $(BUILD) $(BUILD)-arm64 $(BUILD)-asan build-libvirt build-libvirt-asan
