@@ -27,6 +27,14 @@ from guest import Commands, RAM_BASE, pattern  # noqa: E402
 
 PLATFORM = ARM64
 KEEP = TOP / 'build-libvirt/host'
+FIRMWARE = '/usr/local/share/qemu/firmware'
+DESCRIPTOR = json.dumps({
+    'description': 'UEFI', 'interface-types': ['uefi'],
+    'mapping': {'device': 'flash', 'mode': 'split',
+                'executable': {'filename': '/tmp/firmware', 'format': 'raw'},
+                'nvram-template': {'filename': '/tmp/variables', 'format': 'raw'}},
+    'targets': [{'architecture': 'aarch64', 'machines': ['virt-*']}],
+    'features': [], 'tags': []})
 
 PORT = """
     <controller type='pci' index='{index}' model='pcie-expander-bus'>
@@ -128,6 +136,7 @@ class Daemon(unittest.TestCase):
             'echo root:x:0: > /etc/group; hostname host; '
             'mkdir -p /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup; '
             'cp /guest/uefi /tmp/firmware; truncate -s 64M /tmp/firmware; '
+            'truncate -s 64M /tmp/variables; '
             # as udev does
             'chmod 666 /dev/kvm')
         cls.host.check('virtqemud -d 2>&1')
@@ -384,15 +393,52 @@ class Daemon(unittest.TestCase):
         self.addCleanup(self.host.check, f'echo N > {parameter}')
 
     def test_iommufd(self):
-        """QEMU gets the node of the device, not that of its group."""
+        """QEMU gets the node of the device, not that of its group, and of /dev/iommu,
+        which is everybody's, an open descriptor only."""
         self.map_egm()
+        before = self.owner('/dev/iommu'), self.host.check('ls -lnR /dev/vfio')
         pid = self.create('one', 0, iommufd='yes')
         nodes = self.host.check(f'cd /proc/{pid}/root/dev; ls vfio vfio/devices; '
                                 'stat -c %u vfio/devices/*')
         self.assertRegex(nodes, r'(?s)vfio/devices:\nvfio\d+\n1000\n$')
         self.assertNotRegex(nodes, r'(?m)^\d\n.*devices:')
         self.assertEqual(self.told('one')['ua-gpu0']['host-address'], PLATFORM.gpus[0])
+        self.assertNotIn('iommu', self.host.check(f'ls /proc/{pid}/root/dev'))
+        self.assertIn('/dev/iommu', self.host.check(f'ls -l /proc/{pid}/fd'))
+        self.assertEqual(self.owner('/dev/iommu'), before[0])
         self.refused(('two', 1), "in use by domain 'one'", iommufd='yes')
+        self.virsh('destroy one')
+        self.assertEqual((self.owner('/dev/iommu'),
+                          self.host.check('ls -lnR /dev/vfio')), before)
+
+    def test_manual(self):
+        """The example of the manual is valid; what fits this host starts."""
+        info = json.loads((TOP / 'build-libvirt/meson-info/meson-info.json').read_text())
+        text = (pathlib.Path(info['directories']['source'])
+                / 'docs/kbase/memorydevices.rst').read_text()
+        xml, = re.findall(r'^ +<domain type=\'kvm\'>\n +<name>grace<.*?</domain>$',
+                          text, re.M | re.S)
+        # In place of the firmware that the domain leaves to libvirt
+        self.host.check(f'mkdir -p {FIRMWARE}; printf %s {shlex.quote(DESCRIPTOR)} '
+                        f'> {FIRMWARE}/uefi.json')
+        self.virsh(f'define --validate {self.file(xml)}')
+        self.assertIn('acpi-egm-memory', self.virsh(
+            'domxml-to-native qemu-argv --domain grace'))
+        self.map_egm()
+        for old, new in (("unit='GiB'", "unit='MiB'"), ('447', '128'), ('894', '256'),
+                         ('144', '2'), ('0-71', '0'), ('72-143', '1')):
+            self.assertIn(old, xml)
+            xml = xml.replace(old, new)
+        for old, number in (('0009', 0), ('0019', 2)):
+            bus = PLATFORM.gpus[number].split(':')[1]
+            xml, count = re.subn(f"domain='0x{old}' bus='0x01'",
+                                 f"domain='0x0000' bus='0x{bus}'", xml)
+            self.assertEqual(count, 1)
+        self.virsh('undefine grace --nvram')
+        self.virsh(f'create --validate --paused {self.file(xml)}')
+        self.assertEqual({gpu: (egm['node'], egm['mem-path'])
+                          for gpu, egm in self.told('grace').items()},
+                         {'ua-gpu0': (0, '/dev/egm4'), 'ua-gpu1': (1, '/dev/egm5')})
 
     def test_egm_vm(self):
         """What egm-vm writes for this host: all GPUs, with nodes for their memory."""
