@@ -5,7 +5,7 @@
 BASE ?=
 BUILD ?= build$(if $(BASE),-$(BASE))
 
-targets = demo check check-arm64 check-guest-64k check-docs series check-series \
+targets = demo check check-guest-64k check-docs series check-series \
 	check-series-full check-series-apply
 .PHONY: all install dist clean check-asan check-fresh libvirt check-libvirt \
 	check-libvirt-asan series-libvirt check-series-libvirt \

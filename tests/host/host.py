@@ -32,14 +32,13 @@ REGIONS = {4: 1024 * MIB, 5: 256 * MIB}
 class Platform:
     """A machine that can be the host."""
     name: str           # that of its kernel and initramfs
-    binary: str         # the QEMU that is the machine; None: the one built here
-    cpu: str            # of that
+    cpu: str            # of the QEMU that is the machine
     args: tuple         # of that
     inner: str          # the QEMU that runs in it, in the build directory
     cmdline: str        # of its kernel, which leaves {size} bytes at {base} alone
     reserved: int       # where these are
     guest: tuple        # our QEMU's machine
-    kvm: tuple = ()     # the same, to run guests; empty: there is no KVM
+    kvm: tuple          # the same, to run guests
     # PCI addresses: two GPUs of the first socket, one of the second; a device with
     # SR-IOV, and its virtual function
     gpus: tuple = ('0000:01:00.0', '0000:02:00.0', '0000:03:00.0')
@@ -60,25 +59,19 @@ _NVME = ('nvme,serial=egm,subsys=nvme,max_ioqpairs=4,msix_qsize=5,'
 _DEVICES = ('-device', 'nvme-subsys,id=nvme', *_devices(_EDU, _EDU, _EDU, _NVME))
 
 
-AMD64 = Platform(
-    name='amd64', binary='/usr/bin/qemu-system-x86_64', cpu='max',
-    args=('-machine', 'q35', '-accel', 'tcg', '-smp', '2', '-m', '2560M',
-          '-device', 'intel-iommu', *_DEVICES),
-    inner='qemu-system-aarch64',
-    cmdline='console=ttyS0 intel_iommu=on memmap={size:#x}${base:#x}',
-    reserved=0x30000000,
-    guest=('-machine', 'virt,highmem=off', '-accel', 'qtest'))
 ARM64 = Platform(
-    name='arm64', binary=None, cpu='max,pauth=off,sve=off',
+    name='arm64', cpu='max,pauth=off,sve=off',
     args=('-machine', 'virt,virtualization=on,gic-version=3,iommu=smmuv3',
           '-accel', 'tcg,thread=multi', '-smp', '2', '-m', '4G', *_DEVICES),
     inner='qemu-system-aarch64' if os.uname().machine == 'aarch64' else
           'arm64/qemu-system-aarch64',
-    cmdline='console=ttyAMA0 mem=2G',
+    # Root ports isolate what is behind them, which old kernels leave undone.
+    cmdline='console=ttyAMA0 mem=2G pci=config_acs=0011101@pci:1b36:c',
     reserved=0xc0000000,
     guest=('-machine', 'virt,highmem=off', '-accel', 'qtest'),
     kvm=('-machine', 'virt,gic-version=3', '-accel', 'kvm', '-cpu', 'host'))
-PLATFORMS = {'amd64': AMD64, 'arm64': ARM64}
+PLATFORMS = {name: dataclasses.replace(ARM64, name=name)
+             for name in ('arm64', 'arm64-16k', 'arm64-6.12')}
 
 
 class Host(console.Console):
@@ -92,7 +85,7 @@ class Host(console.Console):
                     '-initrd', str(initrd), '-append',
                     'quiet panic=-1 ' + platform.cmdline.format(
                         base=platform.reserved, size=sum(REGIONS.values())),
-                    '-cpu', platform.cpu, *platform.args], platform.binary)
+                    '-cpu', platform.cpu, *platform.args])
         # The far ends of /dev/vport0p1 and so on, for our QEMU's monitors, and its
         # guest's console
         self.ports = [str(pathlib.Path(vm.directory.name) / f'port{number}')

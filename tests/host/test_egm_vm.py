@@ -58,7 +58,7 @@ class EgmVm(HostTest):
                 self.assertRegex(text, (
                     rf'egm{pxm} +({size} .*)?{re.escape(gpu(number))}  1234:11e8  '
                     r'vfio-pci  \d+ +vfio\d'))
-            self.assertEqual('note: this is x86_64' in text, HOST.name == 'amd64')
+            self.assertNotIn('note: this is', text)
 
     def test_gpus_as_file(self):
         """The other form in which drivers name GPUs."""
