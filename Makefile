@@ -36,8 +36,9 @@ $(BUILD)-asan/build.ninja: options += --enable-asan --enable-ubsan \
 	--extra-cflags=-g1 -Doptimization=1 \
 	--extra-ldflags='-static-libasan -static-libubsan'
 
-# For arm64, from any machine
-$(BUILD)-arm64/build.ninja: options += --cross=arm64
+# For arm64: on an arm64 machine with its own libraries, for its release of Debian
+$(BUILD)-arm64/build.ninja: options += $(if $(filter aarch64,$(shell uname -m)),\
+	--prefix=/opt/acpi-egm-memory,--cross=arm64)
 
 dist: $(BUILD)-arm64/build.ninja
 	@scripts/dist $(BUILD)-arm64

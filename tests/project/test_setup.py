@@ -7,6 +7,7 @@ Stand-ins for apt-get, df and so on bring the failures about.
 
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import unittest
@@ -149,6 +150,17 @@ class Setup(checkout.Checkout):
         """A machine that there is nothing for."""
         self.assert_fails(['./configure', '--no-install-deps', '--cross=mips'],
                           'error: --cross=mips: there is no such machine')
+
+    def test_dist(self):
+        """A package for arm64 is cross-compiled where that is needed."""
+        shutil.copy(TOP / 'Makefile', self.top)
+        for machine, option in (('x86_64', '--cross=arm64'),
+                                ('aarch64', '--prefix=/opt/acpi-egm-memory')):
+            self.stand_in(uname=f'#!/bin/sh\necho {machine}\n')
+            status, output = self.run_script('make', '-n', 'dist')
+            self.assertEqual(status, 0, output)
+            self.assertRegex(output, rf'/configure +{option};')
+            self.assertIn('scripts/dist build-arm64', output)
 
 
 if __name__ == '__main__':

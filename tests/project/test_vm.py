@@ -60,13 +60,20 @@ class OrdinaryVM(unittest.TestCase):
         cls.directory.cleanup()
 
     def test_tools(self):
-        """egm-vm and egm-report run; egm-vm finds QEMU and firmware beside it."""
+        """egm-vm and egm-report run; egm-vm takes QEMU and firmware of its prefix."""
         with tempfile.TemporaryDirectory(prefix='egm-vm-') as directory:
             grace.Host(directory)
+            other = pathlib.Path(directory) / 'bin/qemu-system-aarch64'
+            other.parent.mkdir()
+            other.symlink_to('/bin/false')
+            # As in the package that make dist makes
+            link = other.with_name('egm-vm')
+            link.symlink_to(self.prefix / 'bin/egm-vm')
             run = subprocess.run(
                 ['egm-vm', '--root', directory, 'qemu'], text=True, check=True,
                 stdout=subprocess.PIPE,
-                env={'PATH': f'{self.prefix}/bin:{os.environ["PATH"]}'})
+                env={'PATH': f'{other.parent}:{os.environ["PATH"]}'})
+        self.assertTrue(run.stdout.startswith(self.binary), run.stdout)
         self.assertIn(f'{self.prefix}/share/qemu/edk2-aarch64-code.fd', run.stdout)
         golden = TOP / 'tests/data/acpi/aarch64/virt'
         subprocess.run([self.prefix / 'bin/egm-report', golden / 'DSDT.egmswitch',

@@ -9,11 +9,19 @@ NAME = 'qemu-system-aarch64'
 _FIRMWARE = 'edk2-aarch64-code.fd'
 
 
+def _installed_along():
+    """The QEMU of the prefix that this package is installed in, None if it is not."""
+    package = os.path.dirname(os.path.realpath(__file__))
+    prefix = package.removesuffix('/share/acpi-egm-memory/egm')
+    return shutil.which(f'{prefix}/bin/{NAME}') if prefix != package else None
+
+
 class Emulator:
     """path: None if there is none"""
 
     def __init__(self, path=None, firmware=None):
-        self.path = shutil.which(path or NAME)
+        self.path = shutil.which(path) if path else \
+            _installed_along() or shutil.which(NAME)
         self.firmware = firmware or self._find_firmware()
 
     def _find_firmware(self):
