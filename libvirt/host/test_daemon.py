@@ -27,11 +27,12 @@ from guest import Commands, RAM_BASE, pattern  # noqa: E402
 
 PLATFORM = ARM64
 KEEP = TOP / 'build-libvirt/host'
+UEFI = '/usr/share/AAVMF/AAVMF_CODE.fd'
 FIRMWARE = '/usr/local/share/qemu/firmware'
 DESCRIPTOR = json.dumps({
     'description': 'UEFI', 'interface-types': ['uefi'],
     'mapping': {'device': 'flash', 'mode': 'split',
-                'executable': {'filename': '/tmp/firmware', 'format': 'raw'},
+                'executable': {'filename': UEFI, 'format': 'raw'},
                 'nvram-template': {'filename': '/tmp/variables', 'format': 'raw'}},
     'targets': [{'architecture': 'aarch64', 'machines': ['virt-*']}],
     'features': [], 'tags': []})
@@ -88,14 +89,14 @@ def domain(name, *gpus, size=128, iommufd='no', guest=False):
   <vcpu>{len(gpus)}</vcpu>
   <os>
     <type arch='aarch64' machine='virt'>hvm</type>
-    <loader readonly='yes' type='pflash' stateless='yes' format='raw'>/tmp/firmware</loader>{GUEST if guest else ''}
+    <loader readonly='yes' type='pflash' stateless='yes' format='raw'>{UEFI}</loader>{GUEST if guest else ''}
   </os>
   <features><acpi/><gic version='3'/></features>
   <cpu mode='host-passthrough'>
     <numa>{cells}</numa>
   </cpu>
   <devices>
-    <emulator>/bin/qemu-system-aarch64</emulator>
+    <emulator>/usr/bin/qemu-system-aarch64</emulator>
     <controller type='pci' index='0' model='pcie-root'>
       <pcihole64 unit='TiB'>1</pcihole64>
     </controller>
@@ -130,13 +131,17 @@ class Daemon(unittest.TestCase):
         cls.addClassCleanup(cls.host.__exit__, None, None, None)
         cls.host.boot()
         cls.host.check(
-            'export PATH=/bin:/usr/local/bin:/usr/local/sbin; '
+            'export PATH=/bin:/sbin:/usr/local/bin:/usr/local/sbin; '
             'mkdir -p /run /dev/pts /lib/modules/$(uname -r); mount -t devpts none /dev/pts; '
             'touch /lib/modules/$(uname -r)/modules.alias; '
             'echo root:x:0: > /etc/group; hostname host; '
             'mkdir -p /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup; '
-            'cp /guest/uefi /tmp/firmware; truncate -s 64M /tmp/firmware; '
+            'mount -t securityfs none /sys/kernel/security; '
+            'mkdir -p /usr/share/AAVMF; '
+            f'cp /guest/uefi {UEFI}; truncate -s 64M {UEFI}; '
             'truncate -s 64M /tmp/variables; '
+            # where AppArmor's profile knows it
+            'ln /bin/qemu-system-aarch64 /usr/bin; '
             # as udev does
             'chmod 666 /dev/kvm')
         cls.host.check('virtqemud -d 2>&1')
@@ -320,14 +325,41 @@ class Daemon(unittest.TestCase):
         self.host.check('kill $(pidof virtqemud); while pidof virtqemud; do '
                         'sleep 0.2; done; virtqemud -d 2>&1')
 
-    def test_no_namespace(self):
-        """Without a mount namespace, the host's own node is QEMU's meanwhile."""
-        before = self.owner('/dev/egm4')
+    def configure(self, line):
+        """Restart the daemon with another line in its configuration, for a test."""
         conf = '/usr/local/etc/libvirt/qemu.conf'
-        self.host.check(f'cp {conf} /tmp/; echo "namespaces = []" >> {conf}')
+        key = line.split()[0]
+        self.host.check(f'cp {conf} /tmp/; sed -i "/^{key} /d" {conf}; '
+                        f'echo {shlex.quote(line)} >> {conf}')
         self.restart()
         self.addCleanup(self.restart)
         self.addCleanup(self.host.check, f'mv /tmp/qemu.conf {conf}')
+
+    def test_apparmor(self):
+        """Confined by AppArmor, a guest has its region and nothing more."""
+        profiles = '/usr/local/etc/apparmor.d'
+        load = f'apparmor_parser -{{}} {profiles}/usr.*virtqemud {profiles}/usr.*helper 2>&1'
+        self.host.check(load.format('r'))
+        self.addCleanup(self.host.check, load.format('R'))
+        self.configure('security_driver = "apparmor"')
+        self.host.check('dmesg -c')
+        pid = self.create('one', 0)
+        uuid = self.virsh('domuuid one').strip()
+        self.assertEqual(self.host.check(f'cat /proc/{pid}/attr/current').strip(),
+                         f'libvirt-{uuid} (enforce)')
+        self.assertIn(PLATFORM.gpus[0], self.told('one')['ua-gpu0']['egm-device']['gpus'])
+        files = self.host.check(f'cat {profiles}/libvirt/libvirt-{uuid}.files')
+        self.assertIn('"/dev/egm4" rwk', files)
+        self.assertNotIn('egm5', files)
+        self.refused(('two', 1), "in use by domain 'one'")
+        self.virsh('destroy one')
+        self.assertEqual('', self.host.run('dmesg | grep DENIED')[1])
+        self.assertNotIn(uuid, self.host.check('cat /sys/kernel/security/apparmor/profiles'))
+
+    def test_no_namespace(self):
+        """Without a mount namespace, the host's own node is QEMU's meanwhile."""
+        before = self.owner('/dev/egm4')
+        self.configure('namespaces = []')
         self.create('one', 0)
         self.assertEqual(self.owner('/dev/egm4'), '1000:1000 600')
         self.refused(('two', 1), "in use by domain 'one'")
@@ -444,7 +476,7 @@ class Daemon(unittest.TestCase):
         """What egm-vm writes for this host: all GPUs, with nodes for their memory."""
         self.map_egm()
         self.host.check('/egm-vm libvirt --net none --memory 128M '
-                        '--qemu /bin/qemu-system-aarch64 --firmware /tmp/firmware '
+                        f'--qemu /bin/qemu-system-aarch64 --firmware {UEFI} '
                         '> /tmp/domain.xml; grep -q iommufd /tmp/domain.xml')
         self.virsh('create --validate --paused /tmp/domain.xml')
         told = self.told('egm')

@@ -9,7 +9,7 @@ daemon_options=(
     -Ddriver_qemu=enabled -Ddriver_libvirtd=enabled -Ddriver_remote=enabled
     -Djson_c=enabled -Dlibnl=enabled -Dcapng=enabled -Dattr=enabled
     -Dselinux=enabled -Dsecdriver_selinux=enabled
-    -Dapparmor=enabled -Dsecdriver_apparmor=enabled
+    -Dapparmor=enabled -Dsecdriver_apparmor=enabled -Dapparmor_profiles=enabled
     -Dqemu_user=root -Dqemu_group=root
 )
 # The manual as well, and all tests but the slow ones
