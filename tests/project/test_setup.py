@@ -157,7 +157,8 @@ class Setup(checkout.Checkout):
         for machine, option in (('x86_64', '--cross=arm64'),
                                 ('aarch64', '--prefix=/opt/acpi-egm-memory')):
             self.stand_in(uname=f'#!/bin/sh\necho {machine}\n')
-            status, output = self.run_script('make', '-n', 'dist')
+            status, output = self.run_script('make', '-n', 'BASE=', 'BUILD=build',
+                                             'dist')
             self.assertEqual(status, 0, output)
             self.assertRegex(output, rf'/configure +{option};')
             self.assertIn('scripts/dist build-arm64', output)
