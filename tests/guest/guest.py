@@ -14,6 +14,7 @@ from egmtest import acpi, console, machine  # noqa: E402
 from egmtest.made import made  # noqa: E402
 
 RAM_BASE = 0x40000000
+BLOCK = 64 << 10     # what is withheld for a bad page
 BAD_LOG = re.compile(r'ACPI Error|AE_|Firmware Bug|Faking a node')
 
 
@@ -45,6 +46,34 @@ class Report:
         """Whether two boots of one machine told the same."""
         return (self.egm, self.paths, self.nodes, self.srat, self.tables) == \
             (other.egm, other.paths, other.nodes, other.srat, other.tables)
+
+
+@dataclasses.dataclass
+class Ram:
+    """RAM as a guest sees it."""
+    iomem: list     # (first, last) of System RAM
+    efi: list       # (first, last) in the memory map of UEFI
+    total: int      # what Linux can use, in bytes
+    free: int       # what it does not use now
+
+    @staticmethod
+    def parse(lines):
+        """What the command `ram` tells."""
+        def ranges(kind):
+            return [tuple(int(x, 16) for x in match.groups()) for match in
+                    (re.match(rf'{kind} (?:0x)?([0-9a-f]+)-(?:0x)?([0-9a-f]+)',
+                              line) for line in lines) if match]
+
+        def size(kind):
+            return next(int(line.split()[1]) * 1024 for line in lines
+                        if line.startswith(kind))
+
+        return Ram(ranges('iomem'), ranges('efi'), size('Total'), size('Free'))
+
+    def touches(self, block):
+        """Ranges that have part of a block."""
+        return [r for r in self.iomem + self.efi
+                if r[0] < block + BLOCK and r[1] >= block]
 
 
 def _parse(lines):
@@ -114,6 +143,10 @@ class Commands:
         if bad:
             raise AssertionError(f'the kernel complains: {bad[0]}')
         return result
+
+    def ram(self):
+        """The RAM that this boot found."""
+        return Ram.parse(self.command('ram'))
 
     def page(self, node):
         """Fill a page of NODE with the pattern; give its physical address."""

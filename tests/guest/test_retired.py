@@ -6,20 +6,17 @@ The EGM device is a stand-in: /dev/zero with a list of retired pages. These have
 a pattern, which must be there after the guest has written to all of its memory.
 """
 
-import dataclasses
 import pathlib
 import random
-import re
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 # pylint: disable=wrong-import-position
-from guest import Guest, RAM_BASE  # noqa: E402
+from guest import BLOCK, Guest, RAM_BASE  # noqa: E402
 from test_guest import (BUILD, Base, Case, MIB, devices, egm, gpu, port,  # noqa
                         pxb)
 from egmtest import fdt, standin, tap  # noqa: E402
 
-BLOCK = 64 << 10
 PAGE = 4 << 10
 POISON = 0x7265746972656421
 
@@ -28,34 +25,6 @@ def blocks(ranges, base):
     """The blocks of guest RAM that ranges of a region are in."""
     return sorted({base + n * BLOCK for offset, size in ranges for n in
                    range(offset // BLOCK, (offset + size - 1) // BLOCK + 1)})
-
-
-@dataclasses.dataclass
-class Ram:
-    """RAM as a guest sees it."""
-    iomem: list     # (first, last) of System RAM
-    efi: list       # (first, last) in the memory map of UEFI
-    total: int      # what Linux can use, in bytes
-    free: int       # what it does not use now
-
-    @staticmethod
-    def parse(lines):
-        """What the command `ram` tells."""
-        def ranges(kind):
-            return [tuple(int(x, 16) for x in match.groups()) for match in
-                    (re.match(rf'{kind} (?:0x)?([0-9a-f]+)-(?:0x)?([0-9a-f]+)',
-                              line) for line in lines) if match]
-
-        def size(kind):
-            return next(int(line.split()[1]) * 1024 for line in lines
-                        if line.startswith(kind))
-
-        return Ram(ranges('iomem'), ranges('efi'), size('Total'), size('Free'))
-
-    def touches(self, block):
-        """Ranges that have part of a block."""
-        return [r for r in self.iomem + self.efi
-                if r[0] < block + BLOCK and r[1] >= block]
 
 
 class Retired(Base):
@@ -108,7 +77,7 @@ class Retired(Base):
 
     def look(self, guest, withheld, poisoned=None):
         """The guest has no RAM there, and the rest of it works."""
-        seen = Ram.parse(guest.command('ram'))
+        seen = guest.ram()
         for block in withheld:
             self.assertEqual(seen.touches(block), [], hex(block))
         if poisoned is not None:
