@@ -418,16 +418,10 @@ class Daemon(unittest.TestCase):
         self.refused(('both', 0, 1), "'/dev/egm4'")
 
 
-    def map_egm(self):
-        """As with NVIDIA's kernels, iommufd maps EGM."""
-        parameter = '/sys/module/iommufd/parameters/pfnmap'
-        self.host.check(f'echo Y > {parameter}')
-        self.addCleanup(self.host.check, f'echo N > {parameter}')
-
     def test_iommufd(self):
         """QEMU gets the node of the device, not that of its group, and of /dev/iommu,
         which is everybody's, an open descriptor only."""
-        self.map_egm()
+        self.enterContext(self.host.pfnmap())
         before = self.owner('/dev/iommu'), self.host.check('ls -lnR /dev/vfio')
         pid = self.create('one', 0, iommufd='yes')
         nodes = self.host.check(f'cd /proc/{pid}/root/dev; ls vfio vfio/devices; '
@@ -456,7 +450,7 @@ class Daemon(unittest.TestCase):
         self.virsh(f'define --validate {self.file(xml)}')
         self.assertIn('acpi-egm-memory', self.virsh(
             'domxml-to-native qemu-argv --domain grace'))
-        self.map_egm()
+        self.enterContext(self.host.pfnmap())
         for old, new in (("unit='GiB'", "unit='MiB'"), ('447', '128'), ('894', '256'),
                          ('144', '2'), ('0-71', '0'), ('72-143', '1')):
             self.assertIn(old, xml)
@@ -474,7 +468,7 @@ class Daemon(unittest.TestCase):
 
     def test_egm_vm(self):
         """What egm-vm writes for this host: all GPUs, with nodes for their memory."""
-        self.map_egm()
+        self.enterContext(self.host.pfnmap())
         self.host.check('/egm-vm libvirt --net none --memory 128M '
                         f'--qemu /bin/qemu-system-aarch64 --firmware {UEFI} '
                         '> /tmp/domain.xml; grep -q iommufd /tmp/domain.xml')

@@ -71,7 +71,7 @@ ARM64 = Platform(
     guest=('-machine', 'virt,highmem=off', '-accel', 'qtest'),
     kvm=('-machine', 'virt,gic-version=3', '-accel', 'kvm', '-cpu', 'host'))
 PLATFORMS = {name: dataclasses.replace(ARM64, name=name)
-             for name in ('arm64', 'arm64-16k', 'arm64-6.12')}
+             for name in ('arm64', 'arm64-6.12')}
 
 
 class Host(console.Console):
@@ -135,6 +135,16 @@ class Host(console.Console):
                          'sleep 0.1; done')
         if left:
             raise AssertionError(text)
+
+    @contextlib.contextmanager
+    def pfnmap(self):
+        """As with NVIDIA's kernels, iommufd maps memory without struct page."""
+        parameter = '/sys/module/iommufd/parameters/pfnmap'
+        self.check(f'echo Y > {parameter}')
+        try:
+            yield
+        finally:
+            self.check(f'echo N > {parameter}')
 
     def region(self, pxm, offset, length):
         """Part of a region, read from outside of the host."""
