@@ -370,15 +370,14 @@ static bool egm_check_one(AcpiEgmMemory *egm, MachineState *ms,
         return false;
     }
     if (pdev->devfn) {
-        warn_report("%s '%s': pci-dev=%s is device %d function %d of its bus; "
-                    "the guest's driver finds a GPU's own memory nodes only at "
-                    "device 0 function 0", TYPE_ACPI_EGM_MEMORY, egm->id,
-                    egm->pci_dev, PCI_SLOT(pdev->devfn), PCI_FUNC(pdev->devfn));
+        warn_report_once("%s '%s': pci-dev=%s is device %d function %d of its "
+                         "bus; the guest's driver finds a GPU's own memory "
+                         "nodes only at device 0 function 0",
+                         TYPE_ACPI_EGM_MEMORY, egm->id, egm->pci_dev,
+                         PCI_SLOT(pdev->devfn), PCI_FUNC(pdev->devfn));
     }
 
-    error_setg(&egm->unplug_blocker, "Device is in use by %s '%s': the guest's "
-               "ACPI tables describe it", TYPE_ACPI_EGM_MEMORY, egm->id);
-    qdev_add_unplug_blocker(DEVICE(pdev), egm->unplug_blocker);
+    qdev_add_unplug_blocker(DEVICE(pdev), egm->blocker);
     trace_acpi_egm_memory_check(egm->id, egm->pci_dev, egm->node, egm->base,
                                 egm->size);
     return true;
@@ -579,10 +578,11 @@ static void acpi_egm_memory_complete(UserCreatable *uc, Error **errp)
     egm->id = id;
 
     /* The guest's driver takes all memory of the node for EGM. */
-    error_setg(&egm->memory_blocker, "%s '%s' tells the guest that the memory "
-               "of this node is EGM", TYPE_ACPI_EGM_MEMORY, id);
+    error_setg(&egm->blocker, "%s '%s' tells the guest that the memory of node "
+               "%u is the EGM of '%s'", TYPE_ACPI_EGM_MEMORY, id, egm->node,
+               egm->pci_dev);
     numa_add_memory_blocker(MACHINE(qdev_get_machine()), egm->node,
-                            egm->memory_blocker);
+                            egm->blocker);
 }
 
 static bool acpi_egm_memory_can_be_deleted(UserCreatable *uc)
@@ -644,12 +644,11 @@ static void acpi_egm_memory_finalize(Object *obj)
 {
     AcpiEgmMemory *egm = ACPI_EGM_MEMORY(obj);
 
-    /* A device has it until QEMU ends: that is when the object may go. */
-    error_free(egm->unplug_blocker);
-    if (egm->memory_blocker) {
+    /* The device has it until QEMU ends: that is when the object may go. */
+    if (egm->blocker) {
         numa_del_memory_blocker(MACHINE(qdev_get_machine()), egm->node,
-                                egm->memory_blocker);
-        error_free(egm->memory_blocker);
+                                egm->blocker);
+        error_free(egm->blocker);
     }
     g_free(egm->pci_dev);
 }

@@ -38,7 +38,7 @@ static char *tmp_dir;
 #define DIMMS SLOTS M0 "-m 128M,slots=4,maxmem=1G " \
               "-numa node,nodeid=0,memdev=m0 -numa node,nodeid=1 " GPU EGM
 #define NO_MORE "NUMA node 0 takes no memory device: acpi-egm-memory 'egm0' " \
-                "tells the guest that the memory of this node is EGM"
+                "tells the guest that the memory of node 0 is the EGM of 'dev0'"
 #define ANON "-device pci-testdev "
 #define GOOD M0 NODE0 GPU EGM
 #define EGM0 "acpi-egm-memory 'egm0': "
@@ -295,6 +295,15 @@ static const StartCase start_cases[] = {
                    "at device 0 function 0",
         .starts = true,
     }, {
+        /* Said of the first one only */
+        .name = "pci-dev/functions",
+        .args = M0 NODE0 GPU "-device pci-testdev,id=f0,bus=pcie.0,addr=5.0,"
+                "multifunction=on -device pci-testdev,id=f3,bus=pcie.0,addr=5.3 "
+                "-object acpi-egm-memory,id=egm1,pci-dev=f3,node=0 "
+                "-object acpi-egm-memory,id=egm0,pci-dev=f0,node=0",
+        .message = "warning: " EGM0 "pci-dev=f0 is device 5 function 0",
+        .starts = true,
+    }, {
         .name = "generic-initiator/same-node",
         .args = GOOD
                 "-object acpi-generic-initiator,id=gi0,pci-dev=dev0,node=0",
@@ -396,7 +405,8 @@ static const StartCase start_cases[] = {
         .args = SLOTS TWO_NODES "-m 256M,slots=4,maxmem=1G " PXB("1")
                 EGM_ON("egm0", "dev0", "1") "-device virtio-pmem-pci,memdev=x",
         .message = "NUMA node 1 takes no memory device: acpi-egm-memory 'egm0' "
-                   "tells the guest that the memory of this node is EGM",
+                   "tells the guest that the memory of node 1 is the EGM of "
+                   "'dev0'",
     },
 };
 
@@ -555,7 +565,7 @@ static void test_preconfig(void)
     /* The device is taken, so the object has been looked at. */
     assert_refused(qtest_qmp(qts, "{ 'execute': 'device_del',"
                                   " 'arguments': { 'id': 'dev0' } }"),
-                   "Device is in use by acpi-egm-memory 'egm0'");
+                   "acpi-egm-memory 'egm0' tells the guest");
     qtest_quit(qts);
 }
 
@@ -619,8 +629,8 @@ static void test_unplug(void)
 
     assert_refused(qtest_qmp(qts, "{ 'execute': 'device_del',"
                                   " 'arguments': { 'id': 'dev0' } }"),
-                   "Device is in use by acpi-egm-memory 'egm0': the guest's "
-                   "ACPI tables describe it");
+                   "acpi-egm-memory 'egm0' tells the guest that the memory of "
+                   "node 0 is the EGM of 'dev0'");
     qtest_qmp_assert_success(qts, "{ 'execute': 'device_del',"
                              " 'arguments': { 'id': 'dev1' } }");
     qtest_quit(qts);

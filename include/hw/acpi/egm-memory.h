@@ -31,8 +31,7 @@ OBJECT_DECLARE_SIMPLE_TYPE(AcpiEgmMemory, ACPI_EGM_MEMORY)
 struct AcpiEgmMemory {
     /* private */
     Object parent;
-    Error *memory_blocker;
-    Error *unplug_blocker;
+    Error *blocker;     /* of memory in the node, and of the device's unplug */
 
     /* public */
     const char *id;
