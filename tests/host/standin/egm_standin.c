@@ -61,9 +61,11 @@ static const struct generation {
 	bool links;	/* GPUs are links, not a file */
 	bool checks;	/* mmap() looks at offset and length */
 	bool once;	/* mmap() works once until the last close, and must be used */
+	bool shared;	/* every descriptor works, at once */
 	bool crashes;	/* mmap() of a second descriptor, instead of EINVAL */
 	bool exclusive;	/* there is no second descriptor: EBUSY */
-	bool sorted;	/* retired: all pages of a block, ascending */
+	bool whole;	/* retired: all pages of a block, not the first one */
+	bool sorted;	/* they ascend, and are in the region */
 	bool registers;	/* pages for memory failure, and tells those that failed */
 	bool needs_list; /* takes no _DSD that does not tell where that list is */
 } generations[] = {
@@ -71,8 +73,10 @@ static const struct generation {
 	{ 'B', .tells = true, .once = true, .registers = true },
 	{ 'C', .tells = true, .links = true, .checks = true, .crashes = true,
 	  .registers = true, .needs_list = true },
+	{ 'M', .tells = true, .links = true, .checks = true, .shared = true,
+	  .whole = true, .registers = true, .needs_list = true },
 	{ 'E', .tells = true, .links = true, .checks = true, .exclusive = true,
-	  .sorted = true },
+	  .whole = true, .sorted = true },
 };
 
 static const struct generation *gen;
@@ -85,7 +89,7 @@ static unsigned int num_regions, num_sizes, num_pxms;
 static bool from_firmware;	/* the regions are those of _DSD */
 
 module_param(driver, charp, 0444);
-MODULE_PARM_DESC(driver, "generation of the driver: A, B, C or E (default)");
+MODULE_PARM_DESC(driver, "generation of the driver: A, B, C, M or E (default)");
 module_param_array(base, ullong, &num_regions, 0444);
 MODULE_PARM_DESC(base, "physical address of each region (default: what _DSD of PCI devices say)");
 module_param_array(size, ullong, &num_sizes, 0444);
@@ -97,7 +101,7 @@ MODULE_PARM_DESC(gpus, "PCI addresses of the GPUs of each region, with + between
 module_param_array(retired, charp, NULL, 0444);
 MODULE_PARM_DESC(retired, "offsets of the 64 KiB blocks that firmware has retired in each region, with + between them; offset*count:stride for many");
 module_param_array(poisoned, charp, NULL, 0644);
-MODULE_PARM_DESC(poisoned, "offsets of pages with errors at run time, in the same form (B, C)");
+MODULE_PARM_DESC(poisoned, "offsets of pages with errors at run time, in the same form (B, C, M)");
 
 #if NEW_KERNEL
 static bool huge;
@@ -271,7 +275,7 @@ static int egm_set_fatal(const char *text, const struct kernel_param *param)
 
 static const struct kernel_param_ops egm_fatal_ops = { .set = egm_set_fatal };
 module_param_cb(fatal, &egm_fatal_ops, NULL, 0200);
-MODULE_PARM_DESC(fatal, "physical address of a page whose next access fails, in a region that is open (B, C)");
+MODULE_PARM_DESC(fatal, "physical address of a page whose next access fails, in a region that is open (B, C, M)");
 
 #else
 
@@ -308,7 +312,9 @@ static int egm_open(struct inode *inode, struct file *file)
 
 	if (gen->exclusive)
 		return egm_open_exclusive(region, file);
-	/* A second descriptor is no good: its private_data stays NULL. */
+	/* Else a second descriptor is no good: its private_data stays NULL. */
+	if (gen->shared)
+		file->private_data = region;
 	if (atomic_inc_return(&region->users) > 1)
 		return 0;
 	ret = egm_zero(region, false) ?: egm_register(region, inode);
@@ -444,7 +450,7 @@ static int egm_compare(const void *a, const void *b)
 /* The pages that the ioctl tells, in its order; free with kvfree(). */
 static u64 *egm_bad_pages(struct egm_region *region, unsigned int *n)
 {
-	const unsigned int each = gen->sorted ? BLOCK / PAGE_SIZE : 1;
+	const unsigned int each = gen->whole ? BLOCK / PAGE_SIZE : 1;
 	u64 *pages = kvmalloc_array(MAX_BLOCKS * (each + 1) + MAX_FAILED,
 				    sizeof(*pages), GFP_KERNEL);
 	u64 *blocks = pages + MAX_BLOCKS * each;
