@@ -15,13 +15,9 @@
 #include "trace.h"
 #include <sys/file.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 
 /* Beyond this block size of stage 2 there is nothing to gain by alignment. */
 #define ALIGN_MAX (1 * GiB)
-
-#define EGM_BUSY_HINT "An EGM region can be the RAM of one VM at a time, " \
-                      "through one memory backend.\n"
 
 static bool egm_in_dev(const char *mem_path)
 {
@@ -125,8 +121,24 @@ static int egm_find_user(Object *obj, void *opaque)
 }
 
 /*
- * Some drivers let everybody open the device, but only the first open file
- * works; with one, mapping another crashes the host. The others know no ioctl.
+ * Look for a process that has the region, or is about to open it. Give it time,
+ * in case it is just ending. Two that start together find each other; one waits
+ * longer, until the other has given up.
+ */
+static pid_t egm_wait_for_holder(dev_t dev)
+{
+    pid_t holder;
+
+    for (int i = 1; (holder = egm_find_holder("/proc", dev)) &&
+                    i < (holder > getpid() ? 20 : 10); i++) {
+        g_usleep(G_USEC_PER_SEC / 10);
+    }
+    return holder;
+}
+
+/*
+ * Where drivers let everybody open the device, but only the first open file
+ * works, mapping another can crash the host. Other drivers know no ioctl.
  */
 static bool egm_is_first(int fd)
 {
@@ -135,99 +147,73 @@ static bool egm_is_first(int fd)
     return ioctl(fd, EGM_RETIRED_PAGES_LIST, list) == 0 || errno != EINVAL;
 }
 
+static void egm_set_busy_error(Error **errp, const char *who)
+{
+    ERRP_GUARD();
+
+    error_setg(errp, "the region is in use by %s", who);
+    error_append_hint(errp, "An EGM region can be the RAM of one VM at a time, "
+                      "through one memory backend.\n");
+}
+
+static void egm_set_errno(Error **errp, int err, const char *what)
+{
+    if (err == EBUSY || err == EWOULDBLOCK) {
+        egm_set_busy_error(errp, "another process");
+    } else {
+        error_setg_errno(errp, err, "cannot %s it", what);
+    }
+}
+
 /*
  * Open and lock the device. The lock is on the open file that the RAM block
  * gets, so it lives as long as anybody can reach the memory by it.
  *
- * Returns: the open file, or a negative errno; -EBUSY when the region is in use
+ * Returns: the open file, or -1
  */
 static int egm_open(const char *mem_path, const EgmRegion *region, Error **errp)
 {
     struct stat st;
-    int fd, ret;
+    int fd;
 
     /* This clears the region, which takes minutes. */
     trace_egm_open(region->name, mem_path);
     fd = RETRY_ON_EINTR(open(mem_path, O_RDWR | O_CLOEXEC));
     if (fd < 0) {
-        ret = -errno;
-        error_setg_errno(errp, -ret, "cannot open it");
-        return ret;
+        egm_set_errno(errp, errno, "open");
+        return -1;
     }
     trace_egm_opened(region->name, fd);
     if (fstat(fd, &st) < 0 || !S_ISCHR(st.st_mode) ||
         st.st_rdev != region->dev) {
         error_setg(errp, "the file was replaced while it was opened");
-        close(fd);
-        return -ENODEV;
-    }
-    if (RETRY_ON_EINTR(flock(fd, LOCK_EX | LOCK_NB)) < 0) {
-        ret = errno == EWOULDBLOCK ? -EBUSY : -errno;
-        error_setg_errno(errp, -ret, "cannot lock it");
-        close(fd);
-        return ret;
-    }
-    if (!egm_is_first(fd)) {
-        error_setg(errp, "somebody else has opened it");
-        close(fd);
-        return -EBUSY;
-    }
-    return fd;
-}
-
-/* To be asked after a failure: some drivers let a file be mapped only once. */
-static bool egm_can_map(int fd)
-{
-    size_t page = qemu_real_host_page_size();
-    void *area = mmap(NULL, page, PROT_READ, MAP_SHARED, fd, 0);
-    bool ok = area != MAP_FAILED || errno != EINVAL;
-
-    if (area != MAP_FAILED) {
-        munmap(area, page);
-    }
-    return ok;
-}
-
-/* Returns: 0, or a negative errno; -EBUSY when the region is in use */
-static int egm_open_and_map(HostMemoryBackend *backend, const char *name,
-                            const char *mem_path, const EgmRegion *region,
-                            uint64_t align, uint32_t ram_flags, Error **errp)
-{
-    int fd = egm_open(mem_path, region, errp);
-    int ret;
-
-    if (fd < 0) {
+    } else if (RETRY_ON_EINTR(flock(fd, LOCK_EX | LOCK_NB)) < 0) {
+        egm_set_errno(errp, errno, "lock");
+    } else if (!egm_is_first(fd)) {
+        egm_set_busy_error(errp, "another process");
+    } else {
         return fd;
     }
-    if (memory_region_init_ram_from_fd(&backend->mr, OBJECT(backend), name,
-                                       backend->size, align, ram_flags, fd, 0,
-                                       errp)) {
-        return 0;
-    }
-    ret = egm_can_map(fd) ? -EIO : -EBUSY;
     close(fd);
-    return ret;
+    return -1;
 }
 
-static void egm_clear_error(Error **errp)
+/* Returns: the open file, or -1 */
+static int egm_open_exclusively(const char *mem_path, const EgmRegion *region,
+                                Error **errp)
 {
-    error_free(*errp);
-    *errp = NULL;
-}
+    pid_t holder;
 
-static void egm_set_busy_error(const char *mem_path, Error **errp)
-{
-    ERRP_GUARD();
-    struct stat st;
-    pid_t holder = stat(mem_path, &st) ? 0 : egm_find_holder("/proc", &st);
-
-    egm_clear_error(errp);
+    /* A backend that was deleted just now unmaps its memory with RCU. */
+    drain_call_rcu();
+    holder = egm_wait_for_holder(region->dev);
     if (holder) {
-        error_setg(errp, "the region is in use by process %d", (int)holder);
-    } else {
-        error_setg(errp, "the region is in use by another process");
+        g_autofree char *who = g_strdup_printf("process %d", (int)holder);
+
+        egm_set_busy_error(errp, who);
+        return -1;
     }
-    error_append_hint(errp, EGM_BUSY_HINT);
+    return egm_open(mem_path, region, errp);
 }
 
 /*
@@ -250,8 +236,7 @@ static bool egm_map(HostMemoryBackend *backend, const char *name,
                     const char *mem_path, const EgmRegion *region,
                     uint64_t align, uint32_t ram_flags, Error **errp)
 {
-    ERRP_GUARD();
-    int ret;
+    int node, fd;
 
     if (!egm_check_linear(backend, ram_flags, errp) ||
         !egm_check_size(region, backend->size, errp)) {
@@ -259,8 +244,7 @@ static bool egm_map(HostMemoryBackend *backend, const char *name,
     }
     if (object_child_foreach(object_get_objects_root(), egm_find_user,
                              (void *)region)) {
-        error_setg(errp, "the region is in use by another memory backend");
-        error_append_hint(errp, EGM_BUSY_HINT);
+        egm_set_busy_error(errp, "another memory backend");
         return false;
     }
     /*
@@ -269,19 +253,20 @@ static bool egm_map(HostMemoryBackend *backend, const char *name,
      */
     align = align ?: MIN(pow2ceil(backend->size), ALIGN_MAX);
     ram_flags |= RAM_POPULATED | RAM_UNDISCARDABLE | RAM_TRANSIENT;
-    ret = egm_open_and_map(backend, name, mem_path, region, align, ram_flags,
-                           errp);
-    if (ret == -EBUSY) {
-        /* A backend that was deleted just now unmaps its memory with RCU. */
-        egm_clear_error(errp);
-        drain_call_rcu();
-        ret = egm_open_and_map(backend, name, mem_path, region, align,
-                               ram_flags, errp);
+    /* Be seen from here on: who is still inside of open() has no file yet. */
+    node = open(mem_path, O_PATH | O_CLOEXEC);
+    fd = egm_open_exclusively(mem_path, region, errp);
+    if (fd >= 0 &&
+        !memory_region_init_ram_from_fd(&backend->mr, OBJECT(backend), name,
+                                        backend->size, align, ram_flags, fd, 0,
+                                        errp)) {
+        close(fd);
+        fd = -1;
     }
-    if (ret == -EBUSY) {
-        egm_set_busy_error(mem_path, errp);
+    if (node >= 0) {
+        close(node);
     }
-    if (ret < 0) {
+    if (fd < 0) {
         return false;
     }
     trace_egm_backend_alloc(region->name, region->size,

@@ -3,14 +3,20 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * The driver only says that somebody does, and a lock's entry in /proc/locks
- * names the process that took it, which may have ended and left a duplicate of
- * the open file to another one. So look for who has it.
+ * Some drivers let everybody open and map a region, and a lock is on one of the
+ * device's nodes, while a container has nodes of its own. So look for who has
+ * the device, by its number.
  */
 
 #include "qemu/osdep.h"
 #include "backends/egm-internal.h"
-#include <sys/sysmacros.h>
+
+static bool egm_is_device(const char *path, dev_t dev)
+{
+    struct stat st;
+
+    return !stat(path, &st) && S_ISCHR(st.st_mode) && st.st_rdev == dev;
+}
 
 /* proc_pid_fd(5) */
 static bool egm_has_open(const char *process, dev_t dev)
@@ -21,32 +27,41 @@ static bool egm_has_open(const char *process, dev_t dev)
 
     while (dir && (name = g_dir_read_name(dir))) {
         g_autofree char *file = g_build_filename(path, name, NULL);
-        struct stat st;
 
-        if (!stat(file, &st) && S_ISCHR(st.st_mode) && st.st_rdev == dev) {
+        if (egm_is_device(file, dev)) {
             return true;
         }
     }
     return false;
 }
 
-/* proc_pid_maps(5): "start-end perms offset major:minor inode path" */
-static bool egm_has_mapped(const char *process, const struct stat *file)
+/*
+ * proc_pid_maps(5): "7f00-7f01 rw-s 00000000 00:05 9 /dev/egm4". Numbers are of
+ * the file system and the node; the path is as the process sees it. Of what is
+ * not shared ("s") nothing can be the RAM of a VM.
+ */
+static bool egm_has_mapped(const char *process, dev_t dev)
 {
     g_autofree char *path = g_build_filename(process, "maps", NULL);
     g_autofree char *text = NULL;
-    g_autofree char *wanted = NULL;
+    g_auto(GStrv) lines = NULL;
 
     if (!g_file_get_contents(path, &text, NULL, NULL)) {
         return false;
     }
-    wanted = g_strdup_printf(" %02x:%02x %llu ", major(file->st_dev),
-                             minor(file->st_dev),
-                             (unsigned long long)file->st_ino);
-    return strstr(text, wanted);
+    lines = g_strsplit(text, "\n", -1);
+    for (char **line = lines; *line; line++) {
+        const char *mapped = strstr(*line, "s ") ? strchr(*line, '/') : NULL;
+        g_autofree char *file = g_build_filename(process, "root", mapped, NULL);
+
+        if (mapped && egm_is_device(file, dev)) {
+            return true;
+        }
+    }
+    return false;
 }
 
-pid_t egm_find_holder(const char *proc, const struct stat *st)
+pid_t egm_find_holder(const char *proc, dev_t dev)
 {
     g_autofree char *self = g_build_filename(proc, "self", NULL);
     g_autofree char *own = g_file_read_link(self, NULL);
@@ -62,8 +77,7 @@ pid_t egm_find_holder(const char *proc, const struct stat *st)
         g_autofree char *process = g_build_filename(proc, name, NULL);
 
         if (g_ascii_isdigit(*name) && strcmp(name, pid) &&
-            (egm_has_open(process, st->st_rdev) ||
-             egm_has_mapped(process, st))) {
+            (egm_has_open(process, dev) || egm_has_mapped(process, dev))) {
             return atoi(name);
         }
     }

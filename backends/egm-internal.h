@@ -31,14 +31,14 @@ EgmRegion *egm_region_probe(const char *sysfs, dev_t dev);
 /**
  * egm_find_holder:
  * @proc: where procfs is mounted; tests put a tree of their own here
- * @st: a character device
+ * @dev: number of a character device
  *
- * Looks for a process, other than this one, that has the device open or mapped.
- * Processes that this one may not look into, or that are in another PID
- * namespace, are not found.
+ * Looks for a process, other than this one, that has the device open, if only
+ * by O_PATH, or mapped, by whichever node. Processes that this one may not look
+ * into, or that are in another PID namespace, are not found.
  *
  * Returns: its process id, 0 if there is none.
  */
-pid_t egm_find_holder(const char *proc, const struct stat *st);
+pid_t egm_find_holder(const char *proc, dev_t dev);
 
 #endif

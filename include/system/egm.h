@@ -4,10 +4,10 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * On NVIDIA Grace hosts the firmware withholds part of a socket's DRAM from the
- * host kernel. A character device hands it out, to be used as a VM's RAM. It
- * works through one open file only: that is opened, locked and checked here,
- * and belongs to the RAM block from then on, as does everything that QEMU knows
- * of the region. So what is known is asked for again, not kept.
+ * host kernel. A character device hands it out, to be used as a VM's RAM. With
+ * most drivers it works through one open file only: that is opened, locked and
+ * checked here, and belongs to the RAM block from then on, as does everything
+ * that QEMU knows of the region. So what is known is asked for again, not kept.
  *
  * See docs/system/egm-memory.rst.
  */

@@ -304,7 +304,7 @@ class Works:
             self.assertEqual(address % (align * MIB), 0, hex(address))
 
 
-@generations('BCE')
+@generations('BCME')
 class Retired:
     """What firmware and the driver say about bad pages."""
 
@@ -338,7 +338,7 @@ class Retired:
         self.assertEqual(text, '')
 
 
-@generations('BC')
+@generations('BCM')
 class Poisoned:
     """Errors at run time; E does not tell them."""
 
@@ -393,7 +393,7 @@ class Unknown:
                              'the size of the region')
 
 
-@generations('BCE')
+@generations('BCME')
 class Errors:
     """Mistakes, with and without an acpi-egm-memory object."""
 
@@ -477,7 +477,7 @@ class Ordinary(HostTest):
         self.assertNotIn('EGM', text)
 
 
-@generations('BCE')
+@generations('BCME')
 class Exclusive:
     """A region is the RAM of one VM, through one backend."""
 
@@ -506,8 +506,9 @@ class Exclusive:
         """Each node has locks of its own."""
         with self.standin():
             self.other_node()
-            with self.qemu(ram(64)):
-                self.busy(ram(64, path='/tmp/egm'), path='/tmp/egm')
+            with self.qemu(ram(64)) as qemu:
+                self.busy(ram(64, path='/tmp/egm'), f'process {qemu.pid}\n',
+                          '/tmp/egm')
 
     def test_own_process(self):
         """Two backends of one VM, by two names of the device, or two nodes."""
@@ -527,17 +528,27 @@ class Exclusive:
             self.busy(ram(64), 'another process\n',
                       prefix='unshare -p -f --mount-proc')
 
-    def test_together(self):
-        """Of two at the same time, one starts."""
-        line = f'{self.host.command(ram(64))} -daemonize -pidfile /tmp/pid'
-        with self.standin():
-            text = self.host.check(
-                f'for i in 1 2; do ({line}$i 2>&1; echo status $?) & done; wait; '
-                'for p in $(cat /tmp/pid?); do kill $p; '
-                'while [ -e /proc/$p ]; do sleep 0.1; done; done')
-        self.assertEqual(sorted(re.findall('(?m)^status .*', text)),
-                         ['status 0', 'status 1'], text)
+    def together(self, *paths):
+        """Start QEMUs at the same time; one starts, and its RAM stays its own."""
+        lines = (f'({self.host.command(ram(64, path=path) + word(FREE, WORD + number))} '
+                 f'-daemonize -pidfile /tmp/pid{number} 2>&1; '
+                 f'echo {number} status $?) &' for number, path in enumerate(paths))
+        text = self.host.check(f'{" ".join(lines)} wait')
+        started, *refused = sorted(re.findall(r'(?m)^\d status (\d)', text))
+        self.assertEqual((started, {*refused}), ('0', {'1'}), text)
         self.assertIn('in use by', text)
+        winner, = re.findall(r'(?m)^(\d) status 0', text)
+        self.assertEqual(self.host.region(4, FREE, 8),
+                         (WORD + int(winner)).to_bytes(8, 'little'), text)
+        self.host.check(f'p=$(cat /tmp/pid{winner}); kill $p; '
+                        'while [ -e /proc/$p ]; do sleep 0.1; done')
+
+    def test_together(self):
+        """By one node, and by two."""
+        with self.standin():
+            self.other_node()
+            self.together('/dev/egm4', '/dev/egm4')
+            self.together('/dev/egm4', '/tmp/egm')
 
     def test_killed(self):
         """A crash leaves nothing behind."""
@@ -578,10 +589,12 @@ class Exclusive:
 
     def test_teardown(self):
         """A mapping that is still being taken down keeps the region."""
-        line = self.host.command(ram(64) + ['-run-with', 'async-teardown=on'])
+        line = self.host.command(ram(64, path='/tmp/egm')
+                                 + ['-run-with', 'async-teardown=on'])
         with self.standin():
+            self.other_node()
             pid = self.host.check(
-                f'{line} & while kill -0 $! && ! grep -q egm4 /proc/$!/maps; do '
+                f'{line} & while kill -0 $! && ! grep -q /tmp/egm /proc/$!/maps; do '
                 'sleep 0.1; done; echo $!').strip()
             clone = self.host.check(f'cd /proc; grep -l ^cleanup/{pid}$ */comm; '
                                     'cd /').split('/')[0]
@@ -596,7 +609,8 @@ class Exclusive:
         """A backend that was deleted gives the region back at once."""
         add = {'qom-type': 'memory-backend-file', 'id': 'm1', 'size': 64 * MIB,
                'mem-path': '/dev/egm4', 'share': True}
-        with self.standin(), self.qemu(['-m', '64']) as qemu:
+        with self.standin(), self.qemu(
+                ['-m', '64', '-run-with', 'async-teardown=on']) as qemu:
             for _ in range(10):
                 qemu.cmd('object-add', **add)
                 qemu.cmd('object-del', id='m1')

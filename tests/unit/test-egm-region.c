@@ -6,7 +6,6 @@
 
 #include "qemu/osdep.h"
 #include <glib/gstdio.h>
-#include <sys/mman.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include "qemu/units.h"
@@ -202,27 +201,32 @@ static void test_gpu_both(Fixture *f, gconstpointer opaque)
 
 /*
  * Who has a device? A made-up procfs, in which this process is @self; process 7
- * has nothing, 8 has a file open, 9 has it mapped.
+ * has nothing, 8 has a file open, 9 has one mapped by a node that it sees as
+ * /mine.
  */
 static char *make_proc(Fixture *f, const char *self, const char *open,
-                       const struct stat *mapped)
+                       const char *perms)
 {
     char *proc = g_build_filename(f->sysfs, "proc", NULL);
     g_autofree char *link = g_build_filename(proc, "self", NULL);
-    g_autofree char *maps = g_strdup_printf(
-        "%s/9/maps", proc);
+    g_autofree char *maps = g_build_filename(proc, "9", "maps", NULL);
+    g_autofree char *mine = g_build_filename(proc, "9", "root", "mine", NULL);
     g_autofree char *text = g_strdup_printf(
         "4000-5000 r-xp 00000000 fe:01 1 /bin/true\n"
-        "7f00-7f01 rw-s 00000000 %02x:%02x %llu   /dev/egm4\n",
-        mapped ? major(mapped->st_dev) : 0, mapped ? minor(mapped->st_dev) : 0,
-        mapped ? (unsigned long long)mapped->st_ino : 0);
+        "5000-6000 rw-s 00000000 00:01 2 /memfd:1 (deleted)\n"
+        "7f00-7f01 %s 00000000 00:05 3   /mine\n"
+        "7f02-7f03 rw-p 00000000 00:00 0\n", perms);
 
     for (int pid = 7; pid <= 9; pid++) {
-        g_autofree char *fds = g_strdup_printf("%s/%d/fd", proc, pid);
+        for (int i = 0; i < 2; i++) {
+            g_autofree char *dir = g_strdup_printf("%s/%d/%s", proc, pid,
+                                                   i ? "fd" : "root");
 
-        g_assert_cmpint(g_mkdir_with_parents(fds, 0700), ==, 0);
+            g_assert_cmpint(g_mkdir_with_parents(dir, 0700), ==, 0);
+        }
     }
     g_assert_cmpint(symlink(self, link), ==, 0);
+    g_assert_cmpint(symlink("/dev/zero", mine), ==, 0);
     g_assert_true(g_file_set_contents(maps, text, -1, NULL));
     if (open) {
         g_autofree char *fd = g_build_filename(proc, "8", "fd", "3", NULL);
@@ -233,16 +237,14 @@ static char *make_proc(Fixture *f, const char *self, const char *open,
 }
 
 static void assert_holder(Fixture *f, const char *self, const char *open,
-                          bool mapped, pid_t holder)
+                          const char *perms, pid_t holder)
 {
+    g_autofree char *proc = make_proc(f, self, open, perms);
+    const char *argv[] = { "rm", "-rf", proc, NULL };
     struct stat st;
-    g_autofree char *proc = NULL;
-    const char *argv[] = { "rm", "-rf", NULL, NULL };
 
     g_assert_cmpint(stat("/dev/zero", &st), ==, 0);
-    proc = make_proc(f, self, open, mapped ? &st : NULL);
-    g_assert_cmpint(egm_find_holder(proc, &st), ==, holder);
-    argv[2] = proc;
+    g_assert_cmpint(egm_find_holder(proc, st.st_rdev), ==, holder);
     g_assert_true(g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH,
                                NULL, NULL, NULL, NULL, NULL, NULL));
 }
@@ -251,47 +253,47 @@ static void test_holder(Fixture *f, gconstpointer opaque)
 {
     g_autofree char *self = g_strdup_printf("%d", (int)getpid());
 
-    assert_holder(f, self, NULL, false, 0);
-    assert_holder(f, self, "/dev/null", false, 0);
-    assert_holder(f, self, "/dev/zero", false, 8);
-    assert_holder(f, self, NULL, true, 9);
+    assert_holder(f, self, NULL, "rw-p", 0);
+    assert_holder(f, self, "/dev/null", "rw-p", 0);
+    assert_holder(f, self, "/dev/zero", "rw-p", 8);
+    assert_holder(f, self, NULL, "rw-s", 9);
     /* Another namespace's procfs: 8 is not what this process calls 8. */
-    assert_holder(f, "8", "/dev/zero", true, 0);
+    assert_holder(f, "8", "/dev/zero", "rw-s", 0);
 }
 
-/* The real one */
+/* The real one, with a device that nobody else can have: half a terminal */
 static void test_holder_real(Fixture *f, gconstpointer opaque)
 {
-    g_autofree char *path = g_build_filename(f->dir, "file", NULL);
-    int fd = open(path, O_RDWR | O_CREAT, 0600);
-    size_t page = qemu_real_host_page_size();
+    int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
     struct stat st;
     int ready[2];
     pid_t child;
     char byte;
 
-    g_assert_cmpint(ftruncate(fd, page), ==, 0);
-    g_assert_cmpint(fstat(fd, &st), ==, 0);
-    g_assert_cmpint(egm_find_holder("/proc", &st), ==, 0);
-    g_assert_cmpint(pipe(ready), ==, 0);
-    child = fork();
-    if (!child) {
-        void *area = mmap(NULL, page, PROT_READ, MAP_SHARED, fd, 0);
+    g_assert_cmpint(unlockpt(master), ==, 0);
+    g_assert_cmpint(stat(ptsname(master), &st), ==, 0);
+    g_assert_cmpint(egm_find_holder("/proc", st.st_rdev), ==, 0);
+    for (int i = 0; i < 2; i++) {
+        g_assert_cmpint(pipe(ready), ==, 0);
+        child = fork();
+        if (!child) {
+            int flags = i ? O_PATH : O_RDWR | O_NOCTTY;
 
-        close(fd);
-        if (area == MAP_FAILED || write(ready[1], "", 1) != 1) {
-            _exit(1);
+            if (open(ptsname(master), flags) < 0 ||
+                write(ready[1], "", 1) != 1) {
+                _exit(1);
+            }
+            pause();
         }
-        pause();
+        g_assert_cmpint(read(ready[0], &byte, 1), ==, 1);
+        g_assert_cmpint(egm_find_holder("/proc", st.st_rdev), ==, child);
+        kill(child, SIGKILL);
+        waitpid(child, NULL, 0);
+        close(ready[0]);
+        close(ready[1]);
     }
-    g_assert_cmpint(read(ready[0], &byte, 1), ==, 1);
-    g_assert_cmpint(egm_find_holder("/proc", &st), ==, child);
-    kill(child, SIGKILL);
-    waitpid(child, NULL, 0);
-    g_assert_cmpint(egm_find_holder("/proc", &st), ==, 0);
-    close(fd);
-    close(ready[0]);
-    close(ready[1]);
+    g_assert_cmpint(egm_find_holder("/proc", st.st_rdev), ==, 0);
+    close(master);
 }
 
 int main(int argc, char **argv)
