@@ -46,6 +46,10 @@ class Dist(unittest.TestCase):
         names = [word.split()[0] for word in self.field('Depends').split(',')]
         for name in 'libc6', 'libglib2.0-0', 'libslirp0', 'python3':
             self.assertIn(name, names)
+        # In the order of commits, after that of releases
+        base = (machine.source_tree(BUILD) / 'VERSION').read_text().strip()
+        self.assertRegex(self.field('Version'),
+                         rf'^{base}\+egm(20\d{{6}}\.\d{{6}}\.[0-9a-f]+)?$')
 
     def test_files(self):
         """They are in a directory of their own; the links lead there."""
@@ -55,14 +59,18 @@ class Dist(unittest.TestCase):
             for path in pathlib.Path(root).rglob('*'):
                 name = path.relative_to(root)
                 if path.is_dir() or str(name).startswith((
-                        'opt/acpi-egm-memory/', 'usr/share/doc/qemu-egm/')):
+                        'opt/acpi-egm-memory/', 'usr/share/doc/qemu-egm/',
+                        'usr/share/lintian/overrides/qemu-egm')):
                     continue
                 self.assertTrue((root / path.readlink().relative_to('/')).exists(),
                                 name)
                 links.append(str(name))
             self.assertEqual(sorted(links), [
                 'usr/bin/egm-report', 'usr/bin/egm-vm',
-                'usr/bin/qemu-system-aarch64-egm'])
+                'usr/bin/qemu-system-aarch64-egm',
+                'usr/share/bash-completion/completions/egm-vm',
+                'usr/share/man/man1/egm-report.1.gz',
+                'usr/share/man/man1/egm-vm.1.gz'])
             header = run('readelf', '-h', pathlib.Path(root) /
                          'opt/acpi-egm-memory/bin/qemu-system-aarch64')[1]
             self.assertIn('AArch64', header)
