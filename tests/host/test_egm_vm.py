@@ -80,7 +80,7 @@ class EgmVm(HostTest):
             self.assertNotIn('egm4', text)
 
     def test_in_use(self):
-        """Found by descriptor and lock; the other region is free."""
+        """By whichever node; the other region is free."""
         with self.host.standin():
             with Qemu(self.host, ram(64)) as qemu:
                 who = f'egm4 is in use by qemu-system-aar ({qemu.pid})'
@@ -90,6 +90,9 @@ class EgmVm(HostTest):
                 self.assertIn('a region belongs to one VM', text)
                 self.start(f'--type1 --gpus {gpu(2)}')
             self.found()
+            self.other_node()
+            with Qemu(self.host, ram(64, path='/tmp/egm')) as qemu:
+                self.found(f'egm4 is in use by qemu-system-aar ({qemu.pid})')
 
     def test_unbound(self):
         """The command that mends it does."""

@@ -96,6 +96,12 @@ class HostTest(unittest.TestCase):
         """The driver, as the generation that the class is about."""
         return self.host.standin(driver=self.driver, **parameters)
 
+    def other_node(self):
+        """Another device node, as containers have their own."""
+        self.host.check('mknod /tmp/egm c $(tr : " " < '
+                        '/sys/class/egm/egm4/dev)')
+        self.addCleanup(self.host.check, 'rm /tmp/egm')
+
     def qemu(self, args):
         """A context manager around a running QEMU."""
         return Qemu(self.host, args)
@@ -495,12 +501,6 @@ class Exclusive:
                                  WORD.to_bytes(8, 'little'))
                 self.starts(['-m', '64', *backend(0, 5, 64), *node(0)])
             self.starts(ram(64))
-
-    def other_node(self):
-        """Another device node, as containers have their own."""
-        self.host.check('mknod /tmp/egm c $(tr : " " < '
-                        '/sys/class/egm/egm4/dev)')
-        self.addCleanup(self.host.check, 'rm /tmp/egm')
 
     def test_other_node(self):
         """Each node has locks of its own."""

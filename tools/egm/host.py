@@ -179,15 +179,30 @@ def _regions(root):
                      [g for a in addresses for g in _gpus(root, a)], [])
 
 
-def _holders(root):
+def _number_of(path):
+    """The number of a device, 511:0; None: there is none, or no access."""
+    try:
+        number = os.stat(path).st_rdev
+    except OSError:
+        return None
+    return f'{os.major(number)}:{os.minor(number)}'
+
+
+def _holders(root, regions):
     """The processes that have devices of EGM or vfio open or mapped."""
+    nodes = {region.number: f'/dev/{region.name}' for region in regions}
     found = {}
     for process in pathlib.Path(f'{root}/proc').glob('[0-9]*'):
-        names = set(re.findall(r' (/dev/egm\w+)$', _text(process / 'maps'), re.M))
+        names = set(re.findall(r's [^/\n]*(/.*)$', _text(process / 'maps'), re.M))
+        # A region can have other nodes, too.
+        numbers = {_number_of(f'{process}/root{name}') for name in names}
         try:
-            names.update(os.readlink(fd) for fd in (process / 'fd').iterdir())
+            for file in (process / 'fd').iterdir():
+                numbers.add(_number_of(file))
+                names.add(os.readlink(file))
         except OSError:
             pass            # it is gone, or another user's
+        names.update(nodes[number] for number in numbers if number in nodes)
         for name in names:
             if name.startswith(('/dev/egm', '/dev/vfio/')):
                 found.setdefault(name, []).append(process.name)
@@ -211,10 +226,12 @@ def read(root=''):
                           zip(nodes, row)})
     page = re.search(r'^KernelPageSize: +(\d+) kB',
                      _text(f'{root}/proc/self/smaps'), re.M)
-    host = Host(root, list(_regions(root)), distances,
+    regions = list(_regions(root))
+    host = Host(root, regions, distances,
                 {node: _count(_text(path / 'cpulist')) for node, path in nodes},
                 _text(f'{root}/proc/sys/kernel/arch') or os.uname().machine,
-                int(page.group(1)) << 10 if page else 0, _holders(root))
+                int(page.group(1)) << 10 if page else 0,
+                _holders(root, regions))
     for region in host.regions:
         region.users = host.users(f'/dev/{region.name}')
     return host
