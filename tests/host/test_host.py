@@ -530,9 +530,11 @@ class Exclusive:
 
     def together(self, *paths):
         """Start QEMUs at the same time; one starts, and its RAM stays its own."""
-        lines = (f'({self.host.command(ram(64, path=path) + word(FREE, WORD + number))} '
-                 f'-daemonize -pidfile /tmp/pid{number} 2>&1; '
-                 f'echo {number} status $?) &' for number, path in enumerate(paths))
+        lines = []
+        for number, path in enumerate(paths):
+            line = self.host.command(ram(64, path=path) + word(FREE, WORD + number))
+            lines.append(f'({line} -daemonize -pidfile /tmp/pid{number} 2>&1; '
+                         f'echo {number} status $?) &')
         text = self.host.check(f'{" ".join(lines)} wait')
         started, *refused = sorted(re.findall(r'(?m)^\d status (\d)', text))
         self.assertEqual((started, {*refused}), ('0', {'1'}), text)
