@@ -5,7 +5,7 @@
 BASE ?=
 BUILD ?= build$(if $(BASE),-$(BASE))
 
-targets = demo check check-guest-64k check-docs series check-series \
+targets = demo check check-guest-64k check-dist check-docs series check-series \
 	check-series-full check-series-apply
 .PHONY: all install dist clean check-asan check-fresh libvirt check-libvirt \
 	check-libvirt-asan series-libvirt check-series-libvirt \
@@ -42,6 +42,8 @@ $(BUILD)-arm64/build.ninja: options += $(if $(filter aarch64,$(shell uname -m)),
 
 dist: $(BUILD)-arm64/build.ninja
 	@scripts/dist $(BUILD)-arm64
+
+check-dist: dist
 
 # In a port's tree, these are not links but copies.
 copies = $(if $(BASE),$(shell sed -n 's,^diff --git a/.* b/,,p' ports/$(BASE)/files.patch 2> /dev/null))
