@@ -26,7 +26,7 @@ static char *tmp_dir;
 /* Whether this QEMU has a property of @type, or of its virt machine if NULL */
 static bool has_property(const char *type, const char *property)
 {
-    QTestState *qts = qtest_init("-machine virt -cpu max");
+    QTestState *qts = qtest_init("-machine virt -cpu max -nodefaults");
     QDict *rsp = type
         ? qtest_qmp(qts, "{ 'execute': 'qom-list-properties',"
                          " 'arguments': { 'typename': %s } }", type)

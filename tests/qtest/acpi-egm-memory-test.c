@@ -270,6 +270,7 @@ static const StartCase start_cases[] = {
         /* The machine's own NIC and the last of these have the same name. */
         .name = "pci-dev/ambiguous",
         .args = M0 NODE0 GPU "-nic hubport,hubid=0,model=virtio-net-pci "
+                "-global virtio-net-pci.romfile= "
                 ANON ANON ANON ANON ANON ANON ANON
                 "-object acpi-egm-memory,id=egm0,pci-dev=device[6],node=0",
         .message = EGM0 "pci-dev=device[6] is ambiguous: it is the path of "
