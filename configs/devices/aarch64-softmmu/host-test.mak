@@ -1,13 +1,24 @@
-# What QEMU in the arm64 host of the tests needs: machine virt, and the devices of
-# its command lines there. What virt has to have, it brings itself.
+# What QEMU in the arm64 host of the tests needs: machine virt, and the devices of the
+# command lines there, those of our test programs among them. What virt has to have, it
+# brings itself.
 
+CONFIG_ARM_GICV3=y
 CONFIG_ARM_VIRT=y
 CONFIG_CXL=y
 CONFIG_CXL_MEM_DEVICE=y
 CONFIG_GENERIC_LOADER=y
 CONFIG_IOMMUFD=y
+CONFIG_NVDIMM=y
+CONFIG_PCIE_PCI_BRIDGE=y
 CONFIG_PCIE_PORT=y
+CONFIG_PCI_BRIDGE=y
+CONFIG_PCI_TESTDEV=y
 CONFIG_PXB=y
+CONFIG_USB_EHCI_PCI=y
+CONFIG_USB_HID=y
 CONFIG_VFIO_PCI=y
+CONFIG_VGA_PCI=y
+CONFIG_VIRTIO_MEM=y
 CONFIG_VIRTIO_NET=y
 CONFIG_VIRTIO_PCI=y
+CONFIG_XIO3130=y
