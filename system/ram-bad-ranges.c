@@ -130,38 +130,19 @@ bool ram_check_readable(Error **errp)
     return true;
 }
 
-/* The first range that ends after @offset */
-static unsigned first_range_after(const GArray *ranges, uint64_t offset)
-{
-    unsigned low = 0, high = ranges ? ranges->len : 0;
-
-    while (low < high) {
-        unsigned middle = low + (high - low) / 2;
-        const RamBadRange *range = range_at(ranges, middle);
-
-        if (range->offset + range->size > offset) {
-            high = middle;
-        } else {
-            low = middle + 1;
-        }
-    }
-    return low;
-}
-
 void ram_block_foreach_good_range(const RAMBlock *rb, uint64_t offset,
                                   uint64_t size, RamRangeFn *fn, void *opaque)
 {
     const GArray *ranges = ram_block_bad_ranges(rb);
     uint64_t end = offset + size;
 
-    for (unsigned i = first_range_after(ranges, offset);
-         ranges && i < ranges->len && offset < end; i++) {
+    for (unsigned i = 0; ranges && i < ranges->len; i++) {
         const RamBadRange *range = range_at(ranges, i);
 
-        if (range->offset > offset) {
+        if (offset < MIN(range->offset, end)) {
             fn(offset, MIN(range->offset, end) - offset, opaque);
         }
-        offset = range->offset + range->size;
+        offset = MAX(offset, range->offset + range->size);
     }
     if (offset < end) {
         fn(offset, end - offset, opaque);

@@ -20,54 +20,36 @@ static uint64_t hole_end(const RamBadRange *hole)
     return hole->offset + hole->size;
 }
 
-static uint64_t gap_after(const GArray *holes, unsigned i)
+static uint64_t gap_after(const RamBadRange *hole)
 {
-    return hole_at(holes, i + 1)->offset - hole_end(hole_at(holes, i));
+    return hole[1].offset - hole_end(hole);
 }
 
 static gint gap_compare(gconstpointer a, gconstpointer b)
 {
-    const uint64_t *x = a, *y = b;
+    uint64_t x = gap_after(*(RamBadRange * const *)a);
+    uint64_t y = gap_after(*(RamBadRange * const *)b);
 
-    return *x < *y ? -1 : *x > *y;
+    return x < y ? -1 : x > y;
 }
 
 uint64_t ram_holes_limit(GArray *holes, unsigned max)
 {
-    g_autoptr(GArray) gaps = g_array_new(false, false, sizeof(uint64_t));
-    unsigned surplus = holes->len > max ? holes->len - max : 0;
-    uint64_t largest, lost = 0;
-    unsigned n = 0, ties = 0;
+    g_autoptr(GPtrArray) by_gap = g_ptr_array_new();
+    uint64_t lost = 0;
 
-    if (!surplus) {
-        return 0;
-    }
     for (unsigned i = 0; i + 1 < holes->len; i++) {
-        uint64_t gap = gap_after(holes, i);
+        g_ptr_array_add(by_gap, hole_at(holes, i));
+    }
+    g_ptr_array_sort(by_gap, gap_compare);
+    for (unsigned i = 0; i + max < holes->len; i++) {
+        RamBadRange *hole = g_ptr_array_index(by_gap, i);
+        uint64_t gap = gap_after(hole);
 
-        g_array_append_val(gaps, gap);
+        hole->size += gap;
+        lost += gap;
     }
-    g_array_sort(gaps, gap_compare);
-    largest = g_array_index(gaps, uint64_t, surplus - 1);
-    while (ties < surplus &&
-           g_array_index(gaps, uint64_t, surplus - 1 - ties) == largest) {
-        ties++;
-    }
-    /* All gaps smaller than @largest, and @ties of that size */
-    for (unsigned i = 1; i < holes->len; i++) {
-        RamBadRange *last = hole_at(holes, n);
-        RamBadRange hole = *hole_at(holes, i);
-        uint64_t gap = hole.offset - hole_end(last);
-
-        if (gap < largest || (gap == largest && ties)) {
-            ties -= gap == largest;
-            last->size = hole_end(&hole) - last->offset;
-            lost += gap;
-        } else {
-            *hole_at(holes, ++n) = hole;
-        }
-    }
-    g_array_set_size(holes, n + 1);
+    ram_bad_ranges_normalize(holes, UINT64_MAX, 1);
     return lost;
 }
 
