@@ -51,16 +51,17 @@ GArray *egm_read_bad_pages(int fd, EgmIoctl *ioctl_fn)
             GArray *ranges;
 
             if (list->count > (argsz - sizeof(*list)) / sizeof(RamBadRange)) {
-                return NULL;
+                break;
             }
             ranges = g_array_new(false, false, sizeof(RamBadRange));
             return g_array_append_vals(ranges, list->pages, list->count);
         }
         if (list->argsz > ARGSZ_MAX) {
-            return NULL;
+            break;
         }
         argsz = list->argsz + SPARE;
     }
+    errno = EPROTO;
     return NULL;
 }
 
@@ -75,7 +76,7 @@ static GArray *egm_bad_blocks(int fd)
     GArray *ranges = egm_read_bad_pages(fd, egm_ioctl);
 
     if (ranges) {
-        ram_bad_ranges_normalize(ranges, UINT64_MAX, RETIRED_BLOCK);
+        ram_bad_ranges_normalize(ranges, INT64_MAX, RETIRED_BLOCK);
     } else {
         warn_report_once("an EGM device does not tell its bad pages: %s",
                          strerror(errno));

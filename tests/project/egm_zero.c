@@ -32,7 +32,7 @@ static uint32_t read_pages(FILE *file, uint64_t *pages, uint32_t room)
     unsigned long long offset, size;
     uint32_t count = 0;
 
-    while (fscanf(file, "%lli %lli", &offset, &size) == 2) {
+    while (fscanf(file, "%llx %llx", &offset, &size) == 2) {
         if (count < room) {
             pages[2 * count] = offset;
             pages[2 * count + 1] = size;

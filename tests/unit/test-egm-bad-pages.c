@@ -156,6 +156,7 @@ static void test_garbage(void)
         driver.count = cases[i].count;
         g_test_message("case %d", i);
         g_assert_null(egm_read_bad_pages(42, stand_in));
+        g_assert_cmpint(errno, ==, EPROTO);
         g_assert_cmpint(driver.calls, <=, 2);
     }
 
