@@ -12,6 +12,7 @@
 #include "qapi/error.h"
 #include "qemu/cutils.h"
 #include "qemu/error-report.h"
+#include "qemu/range.h"
 #include "hw/arm/boot.h"
 #include "hw/arm/virt.h"
 #include "hw/loader.h"
@@ -60,42 +61,33 @@ static void virt_warn_ram_holes(const GArray *holes, hwaddr ram_base,
     }
 }
 
-/* The kernel's file is smaller than its memory: it clears its BSS at once. */
-static bool virt_check_ram_holes(VirtMachineState *vms, const GArray *holes,
-                                 Error **errp)
+bool virt_check_ram_holes(VirtMachineState *vms, Error **errp)
 {
-    ERRP_GUARD();
+    const GArray *holes = MACHINE(vms)->ram_holes;
     const struct arm_boot_info *info = &vms->bootinfo;
-    const RamBadRange *hole;
 
-    hole = ram_holes_find(holes, info->kernel_start - info->loader_start,
-                          info->kernel_size);
-    if (hole) {
-        error_setg(errp, "guest RAM has a bad page at 0x%" HWADDR_PRIx ", in "
-                   "the memory of kernel '%s'",
-                   info->loader_start + hole->offset, info->kernel_filename);
-        return false;
-    }
-    for (unsigned i = 0; i < holes->len; i++) {
-        const char *name;
+    for (unsigned i = 0; holes && i < holes->len; i++) {
+        const RamBadRange *hole = &g_array_index(holes, RamBadRange, i);
+        hwaddr base = info->loader_start + hole->offset;
+        const char *name = rom_name_in_range(base, hole->size);
 
-        hole = &g_array_index(holes, RamBadRange, i);
-        name = rom_name_in_range(info->loader_start + hole->offset,
-                                 hole->size);
+        /* The kernel's file is smaller than its memory: it clears its BSS. */
+        if (!name && info->kernel_size &&
+            ranges_overlap(base, hole->size, info->kernel_start,
+                           info->kernel_size)) {
+            name = info->kernel_filename;
+        }
         if (name) {
             error_setg(errp, "guest RAM has a bad page at 0x%" HWADDR_PRIx
-                       ", where '%s' has to be loaded",
-                       info->loader_start + hole->offset, name);
+                       ", where '%s' has to be loaded", base, name);
             return false;
         }
-    }
-    hole = ram_holes_find(holes, 0, FIRMWARE_RAM);
-    if (info->firmware_loaded && hole) {
-        error_setg(errp, "guest RAM has a bad page at 0x%" HWADDR_PRIx ", but "
-                   "the firmware needs the first %" PRIu64 " MiB in one piece",
-                   info->loader_start + hole->offset,
-                   (uint64_t)(FIRMWARE_RAM / MiB));
-        return false;
+        if (info->firmware_loaded && hole->offset < FIRMWARE_RAM) {
+            error_setg(errp, "guest RAM has a bad page at 0x%" HWADDR_PRIx
+                       ", but the firmware needs the first %" PRIu64 " MiB in "
+                       "one piece", base, (uint64_t)(FIRMWARE_RAM / MiB));
+            return false;
+        }
     }
     return true;
 }
@@ -123,16 +115,28 @@ static bool virt_update_ram_holes(VirtMachineState *vms)
     return true;
 }
 
-void virt_init_ram_holes(VirtMachineState *vms)
+/* What is loaded by a reset would be written to the page. */
+static void virt_stop_unreset(void)
 {
-    virt_update_ram_holes(vms);
+    qemu_system_vmstop_request_prepare();
+    qemu_system_vmstop_request(RUN_STATE_INTERNAL_ERROR);
 }
 
-bool virt_complete_ram_holes(VirtMachineState *vms, Error **errp)
+/* A request is lost on a VM that is stopped. */
+static void virt_vm_state_change(void *opaque, bool running, RunState state)
 {
-    GArray *holes = MACHINE(vms)->ram_holes;
+    VirtMachineState *vms = opaque;
 
-    return !holes || virt_check_ram_holes(vms, holes, errp);
+    if (running && vms->reset_refused) {
+        virt_stop_unreset();
+    }
+}
+
+void virt_init_ram_holes(VirtMachineState *vms)
+{
+    if (virt_update_ram_holes(vms)) {
+        qemu_add_vm_change_state_handler(virt_vm_state_change, vms);
+    }
 }
 
 /* More pages can have gone bad since the last boot. */
@@ -148,11 +152,10 @@ void virt_machine_reset(MachineState *ms, ResetType type)
             arm_update_memory_nodes(info, arm_boot_address_space(
                                         ARM_CPU(first_cpu), info), ms);
         }
-        if (!virt_check_ram_holes(vms, ms->ram_holes, &err)) {
-            /* What is loaded next would be written to the page. */
+        vms->reset_refused = !virt_check_ram_holes(vms, &err);
+        if (vms->reset_refused) {
             error_report_err(err);
-            qemu_system_vmstop_request_prepare();
-            qemu_system_vmstop_request(RUN_STATE_INTERNAL_ERROR);
+            virt_stop_unreset();
             return;
         }
     }

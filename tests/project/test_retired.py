@@ -103,6 +103,18 @@ class Retired(unittest.TestCase):
         with self.assertRaisesRegex(Exception, 'Resetting the Virtual Machine'):
             vm.cmd('cont')
 
+    def reset_stopped(self, vm):
+        """Nor does a VM go on that was stopped when its reset was refused."""
+        for _ in range(2):
+            vm.cmd('system_reset')
+            vm.wait('the reset', lambda: vm.cmd(
+                'query-status')['status'] == 'prelaunch')
+            vm.events()
+            vm.cmd('cont')
+            vm.wait('the VM to be stopped again', lambda: vm.cmd(
+                'query-status')['status'] == 'internal-error')
+            self.assertIn('STOP', [event['event'] for event in vm.events()])
+
     def test_none(self):
         """No retired pages: not a word, one memory node."""
         self.assertEqual(self.check(), '')
@@ -140,6 +152,8 @@ class Retired(unittest.TestCase):
         self.assertEqual(self.check((RAM_SIZE, BLOCK), (top, BLOCK),
                                     (top + 1, 2 ** 64 - 1)), '')
         self.check((RAM_SIZE - BLOCK, 2 * BLOCK), (4 * MIB, 2 ** 64 - 4 * MIB))
+        self.zero.retire((4 * KIB, 2 ** 64 - 1))
+        self.assertIn('bad page at 0x40000000', self.refused())
 
     def test_second_node(self):
         """Offsets count from the start of the node."""
@@ -248,8 +262,8 @@ class Retired(unittest.TestCase):
             args = [*self.kernel(directory), '-initrd', str(initrd)]
             for offset, what in (
                     (0, "where 'bootloader' has to be loaded"),
-                    (2 * MIB, "in the memory of kernel '"),
-                    (5 * MIB, "in the memory of kernel '"),
+                    (2 * MIB, f"where '{args[1]}' has to be loaded"),
+                    (5 * MIB, f"where '{args[1]}' has to be loaded"),
                     (129 * MIB, f"where '{initrd}' has to be loaded"),
                     (132 * MIB, "where 'dtb' has to be loaded")):
                 with self.subTest(offset=offset):
@@ -268,7 +282,8 @@ class Retired(unittest.TestCase):
         with tempfile.TemporaryDirectory(prefix='egm-kernel-') as directory, \
                 self.machine(*self.kernel(directory, 8 * MIB)) as vm:
             self.zero.retire((6 * MIB, 1))
-            self.reset_stops(vm, 'at 0x40600000, in the memory of kernel')
+            self.reset_stops(vm, f"at 0x40600000, where '{directory}/kernel' has "
+                             'to be loaded')
 
     def test_device_tree_file(self):
         """A file of the user's has room for all holes, also at reset."""
@@ -311,6 +326,7 @@ class Retired(unittest.TestCase):
         with self.machine() as vm:
             self.zero.retire((0, 1))
             self.reset_stops(vm, "where 'dtb' has to be loaded")
+            self.reset_stopped(vm)
 
     def test_driver_forgets(self):
         """What was told once is kept when the driver has an error."""
