@@ -30,17 +30,11 @@ OBJECT_DEFINE_SIMPLE_TYPE_WITH_INTERFACES(AcpiEgmMemory, acpi_egm_memory,
                                           { TYPE_USER_CREATABLE },
                                           { NULL })
 
-static const TypeInfo egm_machine_info = {
-    .name = TYPE_ACPI_EGM_MEMORY_MACHINE,
-    .parent = TYPE_INTERFACE,
+static const TypeInfo egm_types[] = {
+    { .name = TYPE_ACPI_EGM_MEMORY_MACHINE, .parent = TYPE_INTERFACE },
 };
 
-static void egm_register_types(void)
-{
-    type_register_static(&egm_machine_info);
-}
-
-type_init(egm_register_types)
+DEFINE_TYPES(egm_types)
 
 static int egm_collect_one(Object *obj, void *opaque)
 {
@@ -271,6 +265,13 @@ static bool egm_check_host_bridge(AcpiEgmMemory *egm, PCIDevice *pdev,
     AcpiEgmMemory **first = &bridges[pci_bus_num(root)];
     unsigned node = pci_bus_numa_node(root);
 
+    if (root->parent_dev && !pci_bus_num(root)) {
+        error_setg(errp, "pci-dev=%s: the host bridge '%s' of the device has "
+                   "bus_nr=0, as the machine's own has", egm->pci_dev,
+                   BUS(root)->name);
+        error_append_hint(errp, "Use bus_nr=... for the host bridge.\n");
+        return false;
+    }
     if (node != NUMA_NODE_UNASSIGNED && node != egm->node) {
         error_setg(errp, "pci-dev=%s, node=%u: the host bridge '%s' of the "
                    "device has numa_node=%u: the GPU would take the memory of "
@@ -383,8 +384,8 @@ static bool egm_check_one(AcpiEgmMemory *egm, MachineState *ms,
     return true;
 }
 
-bool acpi_egm_memory_check(MachineState *ms, hwaddr ram_base, bool acpi,
-                           Error **errp)
+bool acpi_egm_memory_check(MachineState *ms, hwaddr ram_base,
+                           const char *no_acpi, Error **errp)
 {
     ERRP_GUARD();
     g_autoptr(GPtrArray) objects = acpi_egm_memory_list();
@@ -395,10 +396,9 @@ bool acpi_egm_memory_check(MachineState *ms, hwaddr ram_base, bool acpi,
     for (unsigned i = 0; i < objects->len; i++) {
         AcpiEgmMemory *egm = g_ptr_array_index(objects, i);
 
-        if (!acpi) {
-            error_setg(errp, "machine option acpi=off: the guest is told about "
-                       "EGM by ACPI tables");
-            error_append_hint(errp, "Use -machine acpi=on.\n");
+        if (no_acpi) {
+            error_setg(errp, "%s: the guest is told about EGM by ACPI tables",
+                       no_acpi);
         }
         if (*errp || !egm_check_one(egm, ms, ram_base, &seen, errp)) {
             error_prepend(errp, "%s '%s': ", TYPE_ACPI_EGM_MEMORY, egm->id);
@@ -551,10 +551,6 @@ static bool egm_check_new(const AcpiEgmMemory *egm, Error **errp)
                    "ACPI tables describe hardware that is present at boot");
         error_append_hint(errp, "Use -object on the command line, or start "
                           "with --preconfig.\n");
-        return false;
-    }
-    if (!egm->pci_dev) {
-        error_setg(errp, "pci-dev is not set");
         return false;
     }
     if (egm->node >= MAX_NODES) {

@@ -31,8 +31,8 @@ typedef int EgmIoctl(int fd, unsigned long request, void *arg);
  * @fd: an EGM device
  * @ioctl_fn: ioctl(), or a test's stand-in for it
  *
- * Returns: an array of RamBadRange as the driver lists them, NULL with errno set
- * when it does not tell.
+ * Returns: an array of RamBadRange as the driver lists them. NULL, with errno
+ * set, when it does not tell.
  */
 GArray *egm_read_bad_pages(int fd, EgmIoctl *ioctl_fn);
 

@@ -123,6 +123,11 @@ static const StartCase start_cases[] = {
         .args = EGM,
         .message = EGM0 "not supported by machine 'sbsa-ref'",
     }, {
+        .name = "machine/kernel",
+        .args = GOOD "-kernel $D/firmware",
+        .message = EGM0 "-kernel without firmware: the guest is told about EGM "
+                   "by ACPI tables",
+    }, {
         .name = "machine/acpi-off",
         .machine = "virt,acpi=off",
         .args = GOOD,
@@ -305,6 +310,13 @@ static const StartCase start_cases[] = {
         .message = "warning: " EGM0 "pci-dev=f0 is device 5 function 0",
         .starts = true,
     }, {
+        .name = "host-bridge/bus-0",
+        .args = M0 NODE0 "-device pxb-pcie,id=pxb,bus=pcie.0,numa_node=0 "
+                "-device pcie-root-port,id=rp1,bus=pxb,chassis=1 "
+                "-device pci-testdev,id=dev0,bus=rp1 " EGM,
+        .message = EGM0 "pci-dev=dev0: the host bridge 'pxb' of the device has "
+                   "bus_nr=0, as the machine's own has",
+    }, {
         .name = "generic-initiator/same-node",
         .args = GOOD
                 "-object acpi-generic-initiator,id=gi0,pci-dev=dev0,node=0",
@@ -323,6 +335,12 @@ static const StartCase start_cases[] = {
         .args = GOOD "-device pci-testdev,id=nic "
                 "-object acpi-generic-initiator,id=gi0,pci-dev=nic,node=0",
         .starts = true,
+    }, {
+        .name = "generic-initiator/no-numa",
+        .machine = "none",
+        .args = "-object acpi-generic-initiator,id=gi0,pci-dev=dev0,node=0",
+        .message = "acpi-generic-initiator 'gi0': the machine has no NUMA "
+                   "nodes",
     }, {
         .name = "generic-initiator/unknown-device",
         .args = GOOD "-numa node,nodeid=1 "
@@ -694,6 +712,17 @@ static void test_add_initiator(void)
     rsp = add_initiator(qts, "gi1", "nic", 0);
     g_assert_false(qdict_haskey(rsp, "error"));
     qobject_unref(rsp);
+
+    /* What has been checked stays. */
+    assert_refused(qtest_qmp(qts, "{ 'execute': 'qom-set', 'arguments': {"
+                                  " 'path': '/objects/gi0',"
+                                  " 'property': 'node', 'value': 0 } }"),
+                   "acpi-generic-initiator 'gi0' cannot be changed");
+    assert_refused(qtest_qmp(qts, "{ 'execute': 'qom-set', 'arguments': {"
+                                  " 'path': '/objects/gi1',"
+                                  " 'property': 'pci-dev',"
+                                  " 'value': 'dev0' } }"),
+                   "acpi-generic-initiator 'gi1' cannot be changed");
     qtest_quit(qts);
 }
 

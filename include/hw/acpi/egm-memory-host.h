@@ -19,7 +19,15 @@
  *
  * Returns: true when no object is wrong, as far as the host tells.
  */
+#ifdef CONFIG_LINUX
 bool acpi_egm_memory_check_host(const MachineState *ms, Error **errp);
+#else
+static inline bool acpi_egm_memory_check_host(const MachineState *ms,
+                                              Error **errp)
+{
+    return true;
+}
+#endif
 
 /**
  * acpi_egm_memory_host_address:

@@ -48,7 +48,7 @@ struct AcpiEgmMemory {
  * @ms: the machine, with all its devices and NUMA nodes in place
  * @ram_base: guest physical address of the first NUMA node's RAM, in bytes; the
  *     other nodes follow without gaps
- * @acpi: whether the guest gets ACPI tables
+ * @no_acpi: what leaves the guest without ACPI tables, for the user; or NULL
  * @errp: set to the first mistake found
  *
  * Check every acpi-egm-memory object. To be called once, before the first ACPI
@@ -56,8 +56,8 @@ struct AcpiEgmMemory {
  *
  * Returns: true when all objects are good, or when there are none.
  */
-bool acpi_egm_memory_check(MachineState *ms, hwaddr ram_base, bool acpi,
-                           Error **errp);
+bool acpi_egm_memory_check(MachineState *ms, hwaddr ram_base,
+                           const char *no_acpi, Error **errp);
 
 /**
  * acpi_egm_memory_build_dsdt:
