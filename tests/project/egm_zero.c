@@ -9,6 +9,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -112,6 +113,15 @@ int flock(int fd, int operation)
         return 0;
     }
     return syscall(SYS_flock, fd, operation);
+}
+
+/* Nor is anybody found who has: there are no processes. */
+DIR *opendir(const char *name)
+{
+    int fd = open(strcmp(name, "/proc") ? name : "/proc/sys",
+                  O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    return fd < 0 ? NULL : fdopendir(fd);
 }
 
 int ioctl(int fd, unsigned long request, ...)
