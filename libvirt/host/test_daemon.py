@@ -353,7 +353,9 @@ class Daemon(unittest.TestCase):
         self.assertNotIn('egm5', files)
         self.refused(('two', 1), "in use by domain 'one'")
         self.virsh('destroy one')
-        self.assertEqual('', self.host.run('dmesg | grep DENIED')[1])
+        # QEMU may not look for others that have the region: libvirt knows its domains.
+        self.assertEqual('', self.host.run(
+            "dmesg | grep DENIED | grep -v 'name=\"/proc/\"'")[1])
         self.assertNotIn(uuid, self.host.check('cat /sys/kernel/security/apparmor/profiles'))
 
     def test_no_namespace(self):

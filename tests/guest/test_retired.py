@@ -47,7 +47,8 @@ class Retired(Base):
             args += ['-object', f'memory-backend-file,id=m{n},size={mib}M,'
                      f'share=on,prealloc=on,mem-path={path}',
                      '-numa', f'node,nodeid={n},memdev=m{n},cpus={n}']
-        args += self.gpu(len(nodes) - 1)
+        if uefi:        # EGM is told by ACPI tables only.
+            args += self.gpu(len(nodes) - 1)
         for block in poisoned:
             for offset in (0, BLOCK // 2, BLOCK - 8):
                 args += ['-device', f'loader,addr={block + offset:#x},'
