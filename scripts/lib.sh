@@ -61,27 +61,33 @@ seal()   { (cd "$1" && find . -type f ! -name '.sealed*' -print0 | sort -z |
 sealed() { [ -e "$1/.sealed" ] && (cd "$1" && sha256sum --quiet -c .sealed) > /dev/null 2>&1; }
 
 # cross_sysroot ARCH: set sysroot to the root directory that programs for that machine
-# (Debian's name) are compiled with; empty: this machine is such a one
+# (Debian's name) are compiled with, and cross_cflags and cross_ldflags to what the
+# compiler needs for that; empty: this machine is such a one
 cross_sysroot() {
-    sysroot=
+    sysroot= cross_cflags=() cross_ldflags=()
     [ "$1" = arm64 ] ||
         die "--cross=$1: there is no such machine" "the only one is arm64"
     [ "$(uname -m)" != aarch64 ] || return 0
     command -v aarch64-linux-gnu-gcc > /dev/null ||
         die "there is no compiler for arm64" "apt-get install gcc-aarch64-linux-gnu"
     sysroot=$("$top/scripts/fetch" ${option_p}sysroot)
+    # Before the C library of the compiler's package, which can be newer
+    cross_cflags=("--sysroot=$sysroot" -isystem "$sysroot/usr/include/aarch64-linux-gnu"
+                  -isystem "$sysroot/usr/include")
+    cross_ldflags=("--sysroot=$sysroot" "-L$sysroot/usr/lib/aarch64-linux-gnu"
+                   "-L$sysroot/lib/aarch64-linux-gnu")
 }
 
 # cross_compile ARCH: set cross_options to what QEMU's configure needs to build
 # for that machine
 cross_compile() {
-    local sysroot
+    local sysroot cross_cflags cross_ldflags
     cross_options=()
     cross_sysroot "$1"
     [ -n "$sysroot" ] || return 0
     cross_options=(
         --cross-prefix=aarch64-linux-gnu-
-        "--extra-cflags=--sysroot=$sysroot" "--extra-ldflags=--sysroot=$sysroot"
+        "--extra-cflags=${cross_cflags[*]}" "--extra-ldflags=${cross_ldflags[*]}"
     )
     # This one it takes from the environment only.
     export PKG_CONFIG=$sysroot/bin/pkg-config
