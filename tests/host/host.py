@@ -292,7 +292,8 @@ class Guest(Commands, console.Terminal):
         self.qemu = Qemu(host, [
             *args, '-bios', '/guest/uefi', '-kernel', '/guest/vmlinuz',
             '-initrd', '/guest/initrd',
-            '-append', 'console=ttyAMA0 quiet panic=-1 efi=debug',
+            # A busy machine can hold this guest up for longer than a watchdog waits.
+            '-append', 'console=ttyAMA0 quiet panic=-1 efi=debug nowatchdog',
             '-chardev', 'pipe,id=serial,path=/dev/vport0p3',
             '-serial', 'chardev:serial'], host.platform.kvm)
 
