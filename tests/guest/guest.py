@@ -3,6 +3,7 @@
 
 import base64
 import dataclasses
+import gzip
 import mmap
 import pathlib
 import re
@@ -116,7 +117,7 @@ def _parse(lines):
                         (first, last - first + 1))
         elif kind == 'table':
             name, _, data = rest.partition(' ')
-            report.tables[name] = base64.b64decode(data)
+            report.tables[name] = gzip.decompress(base64.b64decode(data))
         elif kind == 'failed':
             raise AssertionError(f'the guest failed: {rest}')
     for address, egm in report.egm.items():
