@@ -160,7 +160,7 @@ class Daemon(unittest.TestCase):
 
     def answer(self, line):
         """Exit status and output of virsh."""
-        return self.host.run(f'virsh -q {line} 2>&1', 120)
+        return self.host.run(f'virsh -q {line} 2>&1')
 
     def virsh(self, line):
         """Output of a command that succeeds."""

@@ -7,6 +7,8 @@ import socket
 import threading
 import time
 
+from egmtest.machine import LIMIT
+
 
 class Terminal:
     """What is typed, and what comes back; that is kept in the file `console` in
@@ -45,7 +47,7 @@ class Terminal:
         """Type a line."""
         self.serial.sendall(line.encode() + b'\n')
 
-    def expect(self, text, seconds=180):
+    def expect(self, text, seconds=LIMIT):
         """Wait for TEXT; give what came before it."""
         end = time.monotonic() + seconds
         with self.changed:

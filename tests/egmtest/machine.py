@@ -10,6 +10,8 @@ import tempfile
 import time
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
+# Seconds after which something hangs, even if the machine has much else to do
+LIMIT = 300
 
 
 def source_tree(build):
@@ -96,7 +98,7 @@ class Machine:
         """The device tree that QEMU has made."""
         return self._saved('dumpdtb')
 
-    def wait(self, what, condition, seconds=300):
+    def wait(self, what, condition, seconds=LIMIT):
         """Poll CONDITION until it gives something true, and give that."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:

@@ -33,7 +33,7 @@ class EgmVm(HostTest):
 
     def found(self, *problems):
         """What egm-vm shows; just these problems are in it."""
-        status, text = self.host.run(EGM_VM, 300)
+        status, text = self.host.run(EGM_VM)
         self.assertEqual(status, 1 if problems else 0, text)
         found = [line for line in text.splitlines() if line.startswith('problem')]
         self.assertEqual(len(found), len(problems), text)
@@ -44,7 +44,7 @@ class EgmVm(HostTest):
     def start(self, options):
         """Run what egm-vm writes; gives `info egm` of the VM."""
         self.host.check(f'{EGM_VM} qemu {options} -- -S > /tmp/vm')
-        status, text = self.host.run(f'{MONITOR} | sh /tmp/vm 2>&1', 300)
+        status, text = self.host.run(f'{MONITOR} | sh /tmp/vm 2>&1')
         self.assertEqual(status, 0, text)
         self.assertNotIn('qemu-system-aarch64: ', text)
         return text
@@ -85,7 +85,7 @@ class EgmVm(HostTest):
             with Qemu(self.host, ram(64)) as qemu:
                 who = f'egm4 is in use by qemu-system-aar ({qemu.pid})'
                 self.found(who)
-                status, text = self.host.run(f'{EGM_VM} qemu --gpus {gpu(1)}', 300)
+                status, text = self.host.run(f'{EGM_VM} qemu --gpus {gpu(1)}')
                 self.assertEqual(status, 1, text)
                 self.assertIn('a region belongs to one VM', text)
                 self.start(f'--type1 --gpus {gpu(2)}')
@@ -112,7 +112,7 @@ class EgmVm(HostTest):
     def test_user(self):
         """Somebody who may not open the devices."""
         with self.host.standin():
-            status, text = self.host.run(f"su operator -c '{EGM_VM}'", 300)
+            status, text = self.host.run(f"su operator -c '{EGM_VM}'")
             self.assertEqual(status, 1, text)
             self.assertIn('operator may not open /dev/egm4', text)
 
