@@ -300,17 +300,19 @@ static int egm_check_initiator(NotifierWithReturn *notifier, void *data,
 {
     ERRP_GUARD();
     const AcpiGenericInitiatorLink *link = data;
-    const MachineState *ms = MACHINE(qdev_get_machine());
-    g_autoptr(GPtrArray) objects = NULL;
+    MachineState *ms = MACHINE(qdev_get_machine());
+    g_autoptr(GPtrArray) objects = acpi_egm_memory_list();
+    NumaNodeMem memory[MAX_NODES] = { };
+    Error *blocker = NULL;
 
-    if (!ms->numa_state->nodes[link->node].node_mem) {
-        return 0;
-    }
-    objects = acpi_egm_memory_list();
     for (unsigned i = 0; i < objects->len; i++) {
         const AcpiEgmMemory *egm = g_ptr_array_index(objects, i);
 
-        if (acpi_egm_memory_device(egm) == link->pdev) {
+        if (acpi_egm_memory_device(egm) != link->pdev) {
+            continue;
+        }
+        query_numa_node_mem(memory, ms);
+        if (memory[link->node].node_mem) {
             error_setg(errp, "%s '%s': pci-dev=%s: acpi-generic-initiator '%s' "
                        "ties it to node=%u, which has memory",
                        TYPE_ACPI_EGM_MEMORY, egm->id, egm->pci_dev, link->id,
@@ -320,6 +322,12 @@ static int egm_check_initiator(NotifierWithReturn *notifier, void *data,
                               "acpi-generic-initiator.\n");
             return -EINVAL;
         }
+        /* Nor can it get some. The node has this for as long as QEMU runs. */
+        error_setg(&blocker, "acpi-generic-initiator '%s' tells the guest that "
+                   "the memory of node %u is that of '%s' itself", link->id,
+                   link->node, egm->pci_dev);
+        numa_add_memory_blocker(ms, link->node, blocker);
+        return 0;
     }
     return 0;
 }

@@ -331,6 +331,12 @@ static const StartCase start_cases[] = {
         .message = EGM0 "pci-dev=dev0: acpi-generic-initiator 'gi0' ties it "
                    "to node=1, which has memory",
     }, {
+        .name = "generic-initiator/dimm",
+        .args = DIMMS "-device pc-dimm,memdev=x,node=1 "
+                "-object acpi-generic-initiator,id=gi0,pci-dev=dev0,node=1",
+        .message = EGM0 "pci-dev=dev0: acpi-generic-initiator 'gi0' ties it "
+                   "to node=1, which has memory",
+    }, {
         .name = "generic-initiator/other-device",
         .args = GOOD "-device pci-testdev,id=nic "
                 "-object acpi-generic-initiator,id=gi0,pci-dev=nic,node=0",
@@ -659,7 +665,13 @@ static void test_unplug(void)
 static void test_plug_memory(void)
 {
     QTestState *qts = start(DIMMS "-object memory-backend-ram,id=y,size=128M "
-                            "-device pcie-root-port,id=rp2,chassis=2");
+                            "-device pcie-root-port,id=rp2,chassis=2 "
+                            "-device pci-testdev,id=nic "
+                            "-numa node,nodeid=2 -numa node,nodeid=3 "
+                            "-object acpi-generic-initiator,id=gi2,"
+                            "pci-dev=dev0,node=2 "
+                            "-object acpi-generic-initiator,id=gi3,"
+                            "pci-dev=nic,node=3");
 
     assert_refused(qtest_qmp(qts, "{ 'execute': 'device_add', 'arguments': {"
                                   " 'driver': 'pc-dimm', 'id': 'd0',"
@@ -668,9 +680,15 @@ static void test_plug_memory(void)
                                   " 'driver': 'virtio-mem-pci', 'id': 'v0',"
                                   " 'bus': 'rp2', 'memdev': 'x',"
                                   " 'node': 0 } }"), NO_MORE);
+    assert_refused(qtest_qmp(qts, "{ 'execute': 'device_add', 'arguments': {"
+                                  " 'driver': 'pc-dimm', 'id': 'd2',"
+                                  " 'memdev': 'x', 'node': 2 } }"),
+                   "NUMA node 2 takes no memory device: acpi-generic-initiator "
+                   "'gi2' tells the guest that the memory of node 2 is that of "
+                   "'dev0' itself");
     qtest_qmp_assert_success(qts, "{ 'execute': 'device_add', 'arguments': {"
-                             " 'driver': 'pc-dimm', 'id': 'd1',"
-                             " 'memdev': 'x', 'node': 1 } }");
+                             " 'driver': 'pc-dimm', 'id': 'd3',"
+                             " 'memdev': 'x', 'node': 3 } }");
     qtest_qmp_assert_success(qts, "{ 'execute': 'device_add', 'arguments': {"
                              " 'driver': 'virtio-mem-pci', 'id': 'v1',"
                              " 'bus': 'rp2', 'memdev': 'y', 'node': 1 } }");
