@@ -53,10 +53,10 @@ void ram_bad_ranges_normalize(GArray *ranges, uint64_t end, uint64_t align)
     g_array_set_size(ranges, n);
 }
 
-static bool bad_ranges_equal(const GArray *a, const GArray *b)
+bool ram_bad_ranges_equal(const GArray *a, const GArray *b)
 {
     return a && a->len == b->len &&
-           !memcmp(a->data, b->data, a->len * sizeof(RamBadRange));
+           (!a->len || !memcmp(a->data, b->data, a->len * sizeof(RamBadRange)));
 }
 
 /* What was told once stays, if the device does not tell any more. */
@@ -69,7 +69,7 @@ static bool ram_block_update_bad_ranges(RAMBlock *rb)
         return false;
     }
     ram_bad_ranges_normalize(ranges, rb->used_length, 1);
-    if (!ranges->len || bad_ranges_equal(old, ranges)) {
+    if (!ranges->len || ram_bad_ranges_equal(old, ranges)) {
         return false;
     }
     /* Other threads only ask whether there are any. */

@@ -104,7 +104,7 @@ static bool virt_update_ram_holes(VirtMachineState *vms)
         return false;
     }
     lost = ram_holes_limit(holes, RAM_HOLES_MAX);
-    if (ms->ram_holes && ram_holes_equal(holes, ms->ram_holes)) {
+    if (ram_bad_ranges_equal(ms->ram_holes, holes)) {
         return false;
     }
     if (holes->len) {

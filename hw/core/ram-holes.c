@@ -97,12 +97,6 @@ GArray *ram_holes_of_machine(const MachineState *ms)
     return g_steal_pointer(&holes);
 }
 
-bool ram_holes_equal(const GArray *a, const GArray *b)
-{
-    return a->len == b->len &&
-           (!a->len || !memcmp(a->data, b->data, a->len * sizeof(RamBadRange)));
-}
-
 const RamBadRange *ram_holes_find(const GArray *holes, uint64_t offset,
                                   uint64_t size)
 {

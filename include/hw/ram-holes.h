@@ -48,8 +48,6 @@ GArray *ram_holes_of_machine(const MachineState *ms);
  */
 uint64_t ram_holes_limit(GArray *holes, unsigned max);
 
-bool ram_holes_equal(const GArray *a, const GArray *b);
-
 /**
  * ram_holes_find:
  * @holes: holes as ram_holes_of_machine() gives them, or NULL

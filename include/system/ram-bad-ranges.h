@@ -100,4 +100,13 @@ void ram_block_foreach_good_range(const RAMBlock *rb, uint64_t offset,
  */
 void ram_bad_ranges_normalize(GArray *ranges, uint64_t end, uint64_t align);
 
+/**
+ * ram_bad_ranges_equal:
+ * @a: an array of RamBadRange, or NULL
+ * @b: another one
+ *
+ * Returns: whether they are the same, which NULL is with none.
+ */
+bool ram_bad_ranges_equal(const GArray *a, const GArray *b);
+
 #endif
