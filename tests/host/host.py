@@ -101,10 +101,10 @@ class Host(console.Console):
                         'wait=off', '-device', f'virtserialport,chardev={name}']
         super().__init__(vm, keep)
 
-    def run(self, line):
+    def run(self, line, seconds=machine.LIMIT):
         """Run a line of shell; give its exit status and what it printed."""
         self.send(line)
-        text = self.expect('EGM done ')
+        text = self.expect('EGM done ', seconds)
         status = self.expect('\n')
         return int(status), text.replace('\r', '').lstrip('\n')
 
