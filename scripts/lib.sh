@@ -78,15 +78,15 @@ cross_sysroot() {
                    "-L$sysroot/lib/aarch64-linux-gnu")
 }
 
-# cross_compile ARCH: set cross_options to what QEMU's configure needs to build
-# for that machine
+# cross_compile ARCH: set cross_prefix to how the names of its tools begin, and
+# cross_options to what QEMU's configure needs to build for that machine
 cross_compile() {
     local sysroot cross_cflags cross_ldflags
-    cross_options=()
     cross_sysroot "$1"
     [ -n "$sysroot" ] || return 0
+    cross_prefix=aarch64-linux-gnu-
     cross_options=(
-        --cross-prefix=aarch64-linux-gnu-
+        --cross-prefix=$cross_prefix
         "--extra-cflags=${cross_cflags[*]}" "--extra-ldflags=${cross_ldflags[*]}"
     )
     # This one it takes from the environment only.
