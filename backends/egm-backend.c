@@ -222,7 +222,7 @@ static int egm_open_exclusively(const char *mem_path, const EgmRegion *region,
  */
 static void egm_warn_kvm(const char *id, const char *name)
 {
-    if (kvm_enabled() && !kvm_supports_cacheable_pfnmap()) {
+    if (kvm_enabled() && !kvm_arm_supports_cacheable_pfnmap()) {
         warn_report("memory backend '%s': this host's KVM does not say that it "
                     "maps EGM region %s as ordinary memory "
                     "(KVM_CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED, which needs "
