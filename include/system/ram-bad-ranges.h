@@ -103,9 +103,9 @@ void ram_bad_ranges_normalize(GArray *ranges, uint64_t end, uint64_t align);
 /**
  * ram_bad_ranges_equal:
  * @a: an array of RamBadRange, or NULL
- * @b: another one
+ * @b: an array of RamBadRange
  *
- * Returns: whether they are the same, which NULL is with none.
+ * Returns: whether both hold the same ranges; NULL equals no array.
  */
 bool ram_bad_ranges_equal(const GArray *a, const GArray *b);
 
