@@ -18,6 +18,7 @@
 #include "qom/object_interfaces.h"
 #include "hw/acpi/egm-memory.h"
 #include "hw/acpi/pci.h"
+#include "hw/mem/memory-device.h"
 #include "hw/pci/pci_bridge.h"
 #include "hw/pci/pci_bus.h"
 #include "hw/qdev-core.h"
@@ -302,7 +303,7 @@ static int egm_check_initiator(NotifierWithReturn *notifier, void *data,
     const AcpiGenericInitiatorLink *link = data;
     MachineState *ms = MACHINE(qdev_get_machine());
     g_autoptr(GPtrArray) objects = acpi_egm_memory_list();
-    NumaNodeMem memory[MAX_NODES] = { };
+    const NodeInfo *node = &ms->numa_state->nodes[link->node];
     Error *blocker = NULL;
 
     for (unsigned i = 0; i < objects->len; i++) {
@@ -311,8 +312,7 @@ static int egm_check_initiator(NotifierWithReturn *notifier, void *data,
         if (acpi_egm_memory_device(egm) != link->pdev) {
             continue;
         }
-        query_numa_node_mem(memory, ms);
-        if (memory[link->node].node_mem) {
+        if (node->node_mem || memory_devices_in_node(ms, link->node)) {
             error_setg(errp, "%s '%s': pci-dev=%s: acpi-generic-initiator '%s' "
                        "ties it to node=%u, which has memory",
                        TYPE_ACPI_EGM_MEMORY, egm->id, egm->pci_dev, link->id,
@@ -322,11 +322,13 @@ static int egm_check_initiator(NotifierWithReturn *notifier, void *data,
                               "acpi-generic-initiator.\n");
             return -EINVAL;
         }
-        /* Nor can it get some. The node has this for as long as QEMU runs. */
-        error_setg(&blocker, "acpi-generic-initiator '%s' tells the guest that "
-                   "the memory of node %u is that of '%s' itself", link->id,
-                   link->node, egm->pci_dev);
-        numa_add_memory_blocker(ms, link->node, blocker);
+        /* Nor can it get some, for as long as QEMU runs. */
+        if (!node->memory_blockers) {
+            error_setg(&blocker, "the guest has been told that the memory of "
+                       "node %u is that of '%s' itself", link->node,
+                       egm->pci_dev);
+            numa_add_memory_blocker(ms, link->node, blocker);
+        }
         return 0;
     }
     return 0;

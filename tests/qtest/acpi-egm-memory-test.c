@@ -337,6 +337,21 @@ static const StartCase start_cases[] = {
         .message = EGM0 "pci-dev=dev0: acpi-generic-initiator 'gi0' ties it "
                    "to node=1, which has memory",
     }, {
+        /* Its memory is still to come. */
+        .name = "generic-initiator/virtio-mem",
+        .args = DIMMS "-device virtio-mem-pci,memdev=x,node=1 "
+                "-object acpi-generic-initiator,id=gi0,pci-dev=dev0,node=1",
+        .message = EGM0 "pci-dev=dev0: acpi-generic-initiator 'gi0' ties it "
+                   "to node=1, which has memory",
+    }, {
+        /* It has no node= and is in the last one. */
+        .name = "generic-initiator/virtio-pmem",
+        .needs = "virtio-pmem-pci",
+        .args = DIMMS "-device virtio-pmem-pci,memdev=x "
+                "-object acpi-generic-initiator,id=gi0,pci-dev=dev0,node=1",
+        .message = EGM0 "pci-dev=dev0: acpi-generic-initiator 'gi0' ties it "
+                   "to node=1, which has memory",
+    }, {
         .name = "generic-initiator/other-device",
         .args = GOOD "-device pci-testdev,id=nic "
                 "-object acpi-generic-initiator,id=gi0,pci-dev=nic,node=0",
@@ -683,9 +698,8 @@ static void test_plug_memory(void)
     assert_refused(qtest_qmp(qts, "{ 'execute': 'device_add', 'arguments': {"
                                   " 'driver': 'pc-dimm', 'id': 'd2',"
                                   " 'memdev': 'x', 'node': 2 } }"),
-                   "NUMA node 2 takes no memory device: acpi-generic-initiator "
-                   "'gi2' tells the guest that the memory of node 2 is that of "
-                   "'dev0' itself");
+                   "NUMA node 2 takes no memory device: the guest has been told "
+                   "that the memory of node 2 is that of 'dev0' itself");
     qtest_qmp_assert_success(qts, "{ 'execute': 'device_add', 'arguments': {"
                              " 'driver': 'pc-dimm', 'id': 'd3',"
                              " 'memdev': 'x', 'node': 3 } }");
