@@ -33,9 +33,10 @@ EgmRegion *egm_region_probe(const char *sysfs, dev_t dev);
  * @proc: where procfs is mounted; tests put a tree of their own here
  * @dev: number of a character device
  *
- * Looks for a process, other than this one, that has the device open, if only
- * by O_PATH, or mapped, by whichever node. Processes that this one may not look
- * into, or that are in another PID namespace, are not found.
+ * Looks for a process, other than this one, that has the device open or mapped,
+ * by whichever node. Open by O_PATH counts for processes of root and of this
+ * user. Processes that this one may not look into, or that are in another PID
+ * namespace, are not found.
  *
  * Returns: its process id, 0 if there is none.
  */

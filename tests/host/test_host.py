@@ -575,10 +575,18 @@ class Exclusive:
 
     def test_passed(self):
         """A process that was given the memory, and outlives QEMU, keeps it."""
+        self.passed('')
+
+    def test_passed_mapped(self):
+        """Another root does not hide it, nor has the file to be open."""
+        self.passed('/tmp')
+
+    def passed(self, root):
+        """The process keeps the open file or, with a root, a mapping."""
         with self.standin():
             with self.qemu(ram(64)) as qemu:
                 fd, = self.descriptors(qemu)
-                keeper = self.host.check(f'keep_fd {qemu.pid} {fd}').strip()
+                keeper = self.host.check(f'keep_fd {qemu.pid} {fd} {root}').strip()
                 qemu.end('KILL')
                 # Somebody else gets the number of the process that is gone.
                 self.assertEqual(str(qemu.pid), self.host.check(
