@@ -5,6 +5,7 @@
 import os
 import pathlib
 import re
+import stat
 import subprocess
 import sys
 import tempfile
@@ -175,17 +176,28 @@ class Findings(Case):
                         '7f0000000000-7f0004000000 rw-s 00000000 00:05 9  '
                         '                        /dev/egm4\n')
                 if kind == 'lock':
-                    stat = made.file('/dev/egm4').stat()
+                    node = made.file('/dev/egm4').stat()
                     grace.write(made.file('/proc/locks'),
                                 '1: FLOCK  ADVISORY  WRITE 4711 '
-                                f'{os.major(stat.st_dev):02x}:'
-                                f'{os.minor(stat.st_dev):02x}:{stat.st_ino} 0 EOF\n')
+                                f'{os.major(node.st_dev):02x}:'
+                                f'{os.minor(node.st_dev):02x}:{node.st_ino} 0 EOF\n')
                 self.found(('problem', f'egm4 is {who}', ''))
                 self.assertIn('qemu-system-aar (4711)', self.run_it()[1])
                 # Another GPU of that socket for another VM
                 second = made.gpus[0][1]
                 self.refused(f'egm4, the region of {second}, is {who}: a region '
                              'belongs to one VM', args=('qemu', '--gpus', second))
+
+    @unittest.skipUnless(os.getuid() == 0, 'only root can make device nodes')
+    def test_number(self):
+        """Another node of the device counts, a disk of the same number does not."""
+        made = grace.Host(self.root)
+        for name, kind in ('node', stat.S_IFCHR), ('disk', stat.S_IFBLK):
+            os.mknod(self.root / name, kind, os.makedev(511, 4))
+        made.user(self.root / 'disk', pid=4710)
+        self.found()
+        made.user(self.root / 'node')
+        self.found(('problem', 'egm4 is in use by qemu-system-aar (4711)', ''))
 
     def test_gpu_in_use(self):
         """A VM without EGM can have a GPU, too."""

@@ -10,6 +10,7 @@ import fcntl
 import os
 import pathlib
 import re
+import stat
 
 ADDRESS = re.compile(r'[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]', re.I)
 
@@ -180,12 +181,14 @@ def _regions(root):
 
 
 def _number_of(path):
-    """The number of a device, 511:0; None: there is none, or no access."""
+    """The number of a character device, 511:0; None: it is none, or no access."""
     try:
-        number = os.stat(path).st_rdev
+        found = os.stat(path)
     except OSError:
         return None
-    return f'{os.major(number)}:{os.minor(number)}'
+    if not stat.S_ISCHR(found.st_mode):
+        return None
+    return f'{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}'
 
 
 def _holders(root, regions):
