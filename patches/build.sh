@@ -12,8 +12,12 @@ tests=(qtest/numa-test qtest/device-introspect-test qtest/boot-serial-test
 # build of the merged tree is
 configure_source() {
     (cd "$top" && cp -p --parents configs/devices/aarch64-softmmu/vm-host.mak "$1")
-    [ ! -e build.ninja ] || return 0
-    sed "s,^exec '[^']*',exec '$1/configure'," ../../config.status > configure.sh &&
+    sed "s,^exec '[^']*',exec '$1/configure'," ../../config.status > ../configure.sh
+    if [ -e build.ninja ]; then
+        ! cmp -s ../configure.sh configure.sh || return 0
+        find . -mindepth 1 -delete
+    fi
+    cp ../configure.sh . &&
     bash configure.sh &&
     link_firmware &&
     # UEFI as there
