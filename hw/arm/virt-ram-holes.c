@@ -115,7 +115,10 @@ static bool virt_update_ram_holes(VirtMachineState *vms)
     return true;
 }
 
-/* What is loaded by a reset would be written to the page. */
+/*
+ * What is loaded by a reset would be written to the page. The main loop stops
+ * the VM; until then it runs on as it was before the reset.
+ */
 static void virt_stop_unreset(void)
 {
     qemu_system_vmstop_request_prepare();
