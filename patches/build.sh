@@ -8,19 +8,18 @@ tests=(qtest/numa-test qtest/device-introspect-test qtest/boot-serial-test
        qtest/egm-device-test
        unit/test-egm-region unit/test-egm-bad-pages unit/test-ram-holes)
 
-# configure_source SOURCE: in the current directory, if that is not done yet, as the
-# build of the merged tree is
+# configure_source SOURCE: in the current directory, if that is not done yet
 configure_source() {
     (cd "$top" && cp -p --parents configs/devices/aarch64-softmmu/vm-host.mak "$1")
-    sed "s,^exec '[^']*',exec '$1/configure'," ../../config.status > ../configure.sh
-    if [ -e build.ninja ]; then
-        ! cmp -s ../configure.sh configure.sh || return 0
-        find . -mindepth 1 -delete
-    fi
-    cp ../configure.sh . &&
-    bash configure.sh &&
+    [ ! -e build.ninja ] || return 0
+    "$1/configure" --target-list=aarch64-softmmu --with-devices-aarch64=vm-host \
+        --python=/usr/bin/python3 \
+        --cc="$(command -v ccache > /dev/null && echo 'ccache ')gcc" \
+        --disable-download --without-default-features --enable-system \
+        --enable-tcg --enable-kvm --enable-fdt=system --enable-pixman --enable-werror \
+        --disable-debug-info "${firmware_options[@]}" &&
     link_firmware &&
-    # UEFI as there
+    # UEFI as in the other build
     cp -P ../../pc-bios/edk2-a* pc-bios/
 }
 
