@@ -6,6 +6,7 @@
 
 #include "qemu/osdep.h"
 #include <glib/gstdio.h>
+#include <sys/prctl.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include "qemu/units.h"
@@ -281,6 +282,7 @@ static void test_holder_real(Fixture *f, gconstpointer opaque)
 
             /* With O_PATH somebody else cannot be in the way. */
             if ((i == 2 && setuid(65534) < 0) ||
+                prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 ||
                 open(ptsname(master), flags) < 0 ||
                 write(ready[1], "", 1) != 1) {
                 _exit(1);
