@@ -579,6 +579,8 @@ class Exclusive:
 
     def test_passed_mapped(self):
         """Another root does not hide it, nor has the file to be open."""
+        if self.driver == 'B':
+            self.skipTest('this driver maps a region once')
         self.passed('/tmp')
 
     def passed(self, root):
