@@ -419,6 +419,57 @@ class Command(unittest.TestCase):
             self.assertEqual(status, 2, text)
             self.assertTrue(text.startswith('error: '), text)
 
+    def installed(self, *names, nodes=1):
+        """Ask a stopped VM in whose memory there are these golden tables: exit
+        status and output, without and with the address of the RSDP."""
+        def checked(data, at):
+            return data[:at] + bytes([-sum(data) & 0xff]) + data[at + 1:]
+
+        def table(name, body):
+            return checked(name + struct.pack('<I', 36 + len(body)) + bytes(28) +
+                           body, 9)
+
+        at = BASE + (511 << 20)
+        memory = bytes(64)
+        places = []
+        for name in names:
+            places.append(at + len(memory))
+            memory += (GOLDEN / f'{name}.egmroot').read_bytes()
+        fadt = at + len(memory)
+        memory += table(b'FACP', bytes(104) + struct.pack('<Q', places[0]))
+        xsdt = at + len(memory)
+        memory += table(b'XSDT', struct.pack(f'<{len(places)}Q', fadt, *places[1:]))
+        rsdp = struct.pack('<8s7xBIIQ4x', b'RSD PTR ', 2, 0, 36, xsdt)
+        memory = checked(checked(rsdp[:20], 8) + rsdp[20:], 32) + memory[36:]
+        with tempfile.TemporaryDirectory(prefix='egm-report-') as directory:
+            image, socket = (pathlib.Path(directory, n) for n in ('image', 'qmp'))
+            image.write_bytes(memory)
+            numa = (option for n in range(nodes)
+                    for option in ('-object', f'memory-backend-ram,id=m{n},size='
+                                   f'{512 // nodes}M',
+                                   '-numa', f'node,nodeid={n},memdev=m{n}'))
+            with machine.Machine(BUILD, [
+                    '-S', '-machine', 'virt', '-m', '512M', *numa,
+                    '-qmp', f'unix:{socket},server=on,wait=off',
+                    '-device', f'loader,file={image},addr={at:#x},'
+                    'force-raw=on']):
+                return [self.run_it('--qmp', socket, *where)
+                        for where in ((), ('--rsdp', hex(at)))]
+
+    def test_some_tables(self):
+        """Firmware that has not installed all of its tables yet."""
+        for status, text in self.installed('DSDT'):
+            self.assertEqual(status, 2, text)
+            self.assertIn('the firmware has not come that far', text)
+        for status, text in self.installed('DSDT', 'SRAT'):
+            self.assertEqual(status, 1, text)
+            self.assertIn('problem: ', text)
+            self.assertNotIn('there is no SRAT', text)
+        # Nor will there be one.
+        for status, text in self.installed('DSDT', nodes=0):
+            self.assertEqual(status, 1, text)
+            self.assertIn('problem: there is no SRAT', text)
+
     def vm(self, zero, socket, nodes):
         """A VM with a GPU on its last node, which is an EGM device whose bad
         pages kill QEMU when it touches them. nodes: sizes in MiB"""

@@ -63,12 +63,17 @@ class Memory:
             self.qmp.cmd('pmemsave', val=address, size=length, filename=str(file))
             return file.read_bytes()
 
+    def first_node(self):
+        """Its sizes in MiB, as text: of RAM, and of what is plugged of it; empty
+        on a VM without NUMA nodes."""
+        numa = self.qmp.cmd('human-monitor-command',
+                            **{'command-line': 'info numa'})
+        return dict(re.findall(r'^node 0 (size|plugged): (\d+) MB', numa, re.M))
+
     def first_piece(self):
         """The end of the RAM that UEFI starts with: up to the end of the first
         node, or what is withheld of it."""
-        numa = self.qmp.cmd('human-monitor-command',
-                            **{'command-line': 'info numa'})
-        sizes = dict(re.findall(r'^node 0 (size|plugged): (\d+) MB', numa, re.M))
+        sizes = self.first_node()
         end = self.end
         if sizes:
             end = tables.RAM_BASE + MIB * (int(sizes['size']) -
@@ -76,9 +81,19 @@ class Memory:
         return min([end, *(base for base, _ in self.withheld)])
 
 
-def read_tables(memory):
-    """The ACPI tables. UEFI keeps them at the end of the RAM that it starts with,
-    so no more than that is looked at."""
+def read_tables(memory, rsdp=None):
+    """The ACPI tables that the RSDP leads to; without one, those of UEFI."""
+    found = tables.read(memory.read, rsdp) if rsdp else _read_tables_of_uefi(memory)
+    # Firmware installs one table after the other, while the VM runs.
+    if 'SRAT' not in found and memory.first_node():
+        raise RuntimeError('the VM has NUMA nodes and its ACPI tables have no SRAT: '
+                           'the firmware has not come that far, or is another one')
+    return found
+
+
+def _read_tables_of_uefi(memory):
+    """UEFI keeps them at the end of the RAM that it starts with, so no more than
+    that is looked at."""
     end = memory.first_piece()
     start = max(tables.RAM_BASE, end - 64 * MIB)
     for offset in tables.find(memory.read(start, end - start)):
