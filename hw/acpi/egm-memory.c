@@ -445,14 +445,23 @@ static Aml *egm_dsd(const AcpiEgmMemory *egm)
     return aml_name_decl("_DSD", dsd);
 }
 
+/* ACPI 6.5, 6.1.1 _ADR, Table 6.2: PCI device in the high word */
+static Aml *egm_adr(unsigned devfn)
+{
+    return aml_name_decl("_ADR", aml_int(PCI_SLOT(devfn) << 16 |
+                                         PCI_FUNC(devfn)));
+}
+
 /*
  * What leads to EGM
  * @on_way: functions with EGM with their _DSD, bridges with NULL
+ * @adr: _ADR, by devfn; the same on all buses
  * @bridges: host bridges, by bus number, which is fixed by configuration; the
  *     numbers of other buses are the firmware's choice and not used
  */
 typedef struct EgmTree {
     GHashTable *on_way;
+    Aml *adr[PCI_DEVFN_MAX];
     struct {
         PCIBus *bus;
         uint32_t node;
@@ -477,7 +486,7 @@ static void egm_tree_add(EgmTree *tree, PCIDevice *pdev, uint32_t node,
 }
 
 /* Append to @parent what stands for each function of @bus that is @on_way. */
-static void egm_append_bus(Aml *parent, PCIBus *bus, GHashTable *on_way,
+static void egm_append_bus(Aml *parent, PCIBus *bus, EgmTree *tree,
                            bool declared)
 {
     for (unsigned devfn = 0; devfn < PCI_DEVFN_MAX; devfn++) {
@@ -486,23 +495,21 @@ static void egm_append_bus(Aml *parent, PCIBus *bus, GHashTable *on_way,
         Aml *dev;
 
         if (!pdev ||
-            !g_hash_table_lookup_extended(on_way, pdev, NULL, &dsd)) {
+            !g_hash_table_lookup_extended(tree->on_way, pdev, NULL, &dsd)) {
             continue;
         }
         if (declared) {
             dev = aml_scope("S%.02X", devfn);
         } else {
             dev = aml_device("S%.02X", devfn);
-            /* ACPI 6.5, 6.1.1 _ADR, Table 6.2: PCI device in the high word */
-            aml_append(dev, aml_name_decl("_ADR",
-                                          aml_int(PCI_SLOT(devfn) << 16 |
-                                                  PCI_FUNC(devfn))));
+            tree->adr[devfn] = tree->adr[devfn] ?: egm_adr(devfn);
+            aml_append(dev, tree->adr[devfn]);
         }
         if (dsd) {
             aml_append(dev, dsd);
         } else {
             egm_append_bus(dev, pci_bridge_get_sec_bus(PCI_BRIDGE(pdev)),
-                           on_way, declared);
+                           tree, declared);
         }
         aml_append(parent, dev);
     }
@@ -537,7 +544,7 @@ void acpi_egm_memory_build_dsdt(Aml *dsdt, bool pci0_declared)
             aml_append(scope, aml_name_decl("_PXM",
                                             aml_int(tree.bridges[nr].node)));
         }
-        egm_append_bus(scope, bus, on_way, pci0_declared && !nr);
+        egm_append_bus(scope, bus, &tree, pci0_declared && !nr);
         aml_append(dsdt, scope);
     }
     trace_acpi_egm_memory_build_dsdt(g_hash_table_size(on_way));
