@@ -6,7 +6,7 @@ BASE ?=
 BUILD ?= build$(if $(BASE),-$(BASE))
 
 targets = demo check check-guest-64k check-dist check-docs series check-series \
-	check-series-full check-series-apply
+	check-series-full check-series-objects
 .PHONY: all install dist clean check-asan check-fresh libvirt check-libvirt \
 	check-libvirt-asan series-libvirt check-series-libvirt \
 	check-series-libvirt-apply $(targets)
