@@ -62,7 +62,7 @@ GPU = """
 GUEST = """
     <kernel>/guest/vmlinuz</kernel>
     <initrd>/guest/initrd</initrd>
-    <cmdline>console=ttyAMA0 quiet panic=-1 efi=debug</cmdline>"""
+    <cmdline>console=ttyAMA0 quiet loglevel=1 watchdog_thresh=60 panic=-1 efi=debug</cmdline>"""
 CONSOLE = """
     <serial type='dev'><source path='/dev/vport0p3'/></serial>"""
 

@@ -53,7 +53,7 @@ class Machine:
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env=self.environment)
         try:
-            self.qmp.accept(timeout=60)
+            self.qmp.accept(timeout=LIMIT)
         except Exception as exc:
             self.__exit__(None, None, None)
             raise RuntimeError('QEMU did not start: ' +
@@ -65,7 +65,7 @@ class Machine:
             with contextlib.suppress(Exception):
                 self.qmp.cmd('quit')
             try:
-                self.process.wait(10)
+                self.process.wait(LIMIT)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()

@@ -174,8 +174,10 @@ class Guest(Commands, console.Console):
             '-cpu', 'neoverse-n1' if kernel.endswith('16k') else 'cortex-a57',
             *(flash if uefi else []),
             '-kernel', str(initrd.with_suffix('.vmlinuz')), '-initrd', str(initrd),
-            '-append', 'console=ttyAMA0 quiet log_buf_len=4M panic=-1 efi=debug '
-            + append,
+            # What Linux says of a machine that has much else to do would be
+            # amid what the tests read.
+            '-append', 'console=ttyAMA0 quiet loglevel=1 watchdog_thresh=60 '
+            'log_buf_len=4M panic=-1 efi=debug ' + append,
             *args], environment=environment), keep)
 
 

@@ -367,16 +367,20 @@ class Poisoned:
         def hmp(line):
             return qemu.cmd('human-monitor-command', **{'command-line': line})
 
+        def made(job, options):
+            qemu.cmd('blockdev-create', **{'job-id': job, 'options': options})
+            jobs = self.host.vm.wait(f'job {job}', lambda: [
+                j for j in qemu.cmd('query-jobs')
+                if j['id'] == job and j['status'] == 'concluded'])
+            self.assertNotIn('error', jobs[0])
+
         with self.standin(), self.qemu(ram(256)) as qemu:
             create = {'driver': 'file', 'filename': '/tmp/disk', 'size': 0}
             disk = {'driver': 'qcow2', 'file': 'file'}
-            qemu.cmd('blockdev-create', **{'job-id': 'a', 'options': create})
-            time.sleep(0.5)
+            made('a', create)
             qemu.cmd('blockdev-add', **{'node-name': 'file', 'driver': 'file',
                                         'filename': '/tmp/disk'})
-            qemu.cmd('blockdev-create', **{
-                'job-id': 'b', 'options': {**disk, 'size': MIB}})
-            time.sleep(0.5)
+            made('b', {**disk, 'size': MIB})
             qemu.cmd('blockdev-add', **{'node-name': 'disk', **disk})
             self.assertEqual(hmp('savevm before'), '')
             hmp('qemu-io disk "write -P 7 0 512"')
@@ -533,9 +537,10 @@ class Exclusive:
         lines = []
         for number, path in enumerate(paths):
             line = self.host.command(ram(64, path=path) + word(FREE, WORD + number))
-            lines.append(f'({line} -daemonize -pidfile /tmp/pid{number} 2>&1; '
-                         f'echo {number} status $?) &')
-        text = self.host.check(f'{" ".join(lines)} wait')
+            # What they say stays apart.
+            lines.append(f'({line} -daemonize -pidfile /tmp/pid{number}; '
+                         f'echo {number} status $?) > /tmp/said{number} 2>&1 &')
+        text = self.host.check(f'{" ".join(lines)} wait; cat /tmp/said?')
         started, *refused = sorted(re.findall(r'(?m)^\d status (\d)', text))
         self.assertEqual((started, {*refused}), ('0', {'1'}), text)
         self.assertIn('in use by', text)
@@ -591,9 +596,7 @@ class Exclusive:
                 keeper = self.host.check(f'keep_fd {qemu.pid} {fd} {root}').strip()
                 qemu.end('KILL')
                 # Somebody else gets the number of the process that is gone.
-                self.assertEqual(str(qemu.pid), self.host.check(
-                    f'echo {qemu.pid - 1} > /proc/sys/kernel/ns_last_pid; '
-                    'sleep 100 & echo $!').strip())
+                self.host.check(f'take_pid {qemu.pid}')
                 self.busy(ram(64), f'process {keeper}\n')
                 self.host.check(f'kill {qemu.pid} {keeper}; '
                                 f'while [ -e /proc/{keeper} ]; do sleep 0.1; done')
@@ -608,8 +611,10 @@ class Exclusive:
             pid = self.host.check(
                 f'{line} & while kill -0 $! && ! grep -q /tmp/egm /proc/$!/maps; do '
                 'sleep 0.1; done; echo $!').strip()
-            clone = self.host.check(f'cd /proc; grep -l ^cleanup/{pid}$ */comm; '
-                                    'cd /').split('/')[0]
+            # Its name comes a moment after itself, and other processes go.
+            clone = self.host.check(
+                f'cd /proc; until grep -ls ^cleanup/{pid}$ */comm; do sleep 0.1; done; '
+                'cd /').split('/')[0]
             self.host.check(f'kill -STOP {clone}; kill -KILL {pid}; '
                             f'while [ -d /proc/{pid}/fd ]; do sleep 0.1; done')
             self.busy(ram(64), f'process {clone}\n')
@@ -626,6 +631,9 @@ class Exclusive:
             for _ in range(10):
                 qemu.cmd('object-add', **add)
                 qemu.cmd('object-del', id='m1')
+            # RCU unmaps the last one, and the driver is to go.
+            self.host.check(f'while grep -q /dev/egm4 /proc/{qemu.pid}/maps; do '
+                            'sleep 0.1; done')
 
 
 if __name__ == '__main__':

@@ -39,7 +39,7 @@ class Case(unittest.TestCase):
         """egm-vm on this host: exit status, output."""
         run = subprocess.run(
             [TOP / 'tools/egm-vm', '--root', self.root, '--qemu', QEMU, *args],
-            text=True, check=False, timeout=60, stdout=subprocess.PIPE,
+            text=True, check=False, timeout=machine.LIMIT, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, **keywords)
         self.assertNotIn('Traceback', run.stdout)
         return run.returncode, run.stdout
@@ -187,6 +187,15 @@ class Findings(Case):
                 second = made.gpus[0][1]
                 self.refused(f'egm4, the region of {second}, is {who}: a region '
                              'belongs to one VM', args=('qemu', '--gpus', second))
+
+    def test_in_use_by_a_busy_one(self):
+        """A descriptor that is closed meanwhile does not hide the others."""
+        made = grace.Host(self.root)
+        made.user('/dev/egm4')
+        for number in range(100, 120):
+            # What is no link cannot be read either.
+            made.file(f'/proc/4711/fd/{number}').touch()
+        self.found(('problem', 'egm4 is in use by qemu-system-aar (4711)', ''))
 
     @unittest.skipUnless(os.getuid() == 0, 'only root can make device nodes')
     def test_number(self):
@@ -447,7 +456,7 @@ class Writes(Case):
             'none')
         run = subprocess.run(
             ['bash', '-c', text.replace('-serial mon:stdio', '-monitor none')],
-            text=True, check=False, timeout=60, stdout=subprocess.PIPE,
+            text=True, check=False, timeout=machine.LIMIT, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, input='{"execute": "qmp_capabilities"}\n'
             '{"execute": "query-name"}\n{"execute": "query-block"}\n'
             '{"execute": "quit"}\n')

@@ -382,6 +382,59 @@ class Linux(unittest.TestCase):
         self.assertEqual(linux.holes(nodes, self.root), [])
 
 
+def table(name, body):
+    """An ACPI table."""
+    return checked(name + struct.pack('<I', 36 + len(body)) + bytes(28) + body, 9)
+
+
+def checked(data, at):
+    """With a checksum in a byte."""
+    return data[:at] + bytes([-sum(data) & 0xff]) + data[at + 1:]
+
+
+def image_of(at, dsdt, *more, fadt_size=148, xsdt_name=b'XSDT', xsdt_tail=b''):
+    """Memory from an address on: an RSDP, and what it leads to."""
+    memory = bytes(64)
+    places = []
+    fadt = table(b'FACP', (bytes(104) + struct.pack('<Q', at + 64))[:fadt_size - 36])
+    for data in (dsdt, fadt, *more):
+        places.append(at + len(memory))
+        memory += data
+    xsdt = at + len(memory)
+    memory += table(xsdt_name, struct.pack(f'<{len(places) - 1}Q', *places[1:]) +
+                    xsdt_tail)
+    rsdp = struct.pack('<8s7xBIIQ4x', b'RSD PTR ', 2, 0, 36, xsdt)
+    return checked(checked(rsdp[:20], 8) + rsdp[20:], 32) + memory[36:]
+
+
+class Memory(unittest.TestCase):
+    """Tables in the memory of a VM whose firmware is about to write them."""
+
+    def read(self, *args, **keywords):
+        """Those that an RSDP leads to."""
+        memory = image_of(BASE, *args, **keywords)
+        return tables.read(lambda address, length:
+                           memory[address - BASE:][:length], BASE)
+
+    def test_whole(self):
+        """They are found."""
+        dsdt, srat_ = table(b'DSDT', b'1'), table(b'SRAT', b'2')
+        found = self.read(dsdt, srat_)
+        self.assertEqual((found['DSDT'], found['SRAT']), (dsdt, srat_))
+
+    def test_torn(self):
+        """What is none of them is not taken for one."""
+        dsdt = table(b'DSDT', b'')
+        for args, keywords, message in (
+                ((table(b'SSDT', b''),), {}, 'no ACPI table at 0x40000040'),
+                ((dsdt,), {'xsdt_name': b'XXXX'}, 'no ACPI table'),
+                ((dsdt,), {'xsdt_tail': b'1234'}, 'ends within an address'),
+                ((dsdt,), {'fadt_size': 116}, 'no FADT of ACPI 2.0'),
+                ((dsdt[:-1] + b'1',), {}, 'no ACPI table at 0x40000040')):
+            with self.assertRaisesRegex(ValueError, message):
+                self.read(*args, **keywords)
+
+
 class Command(unittest.TestCase):
     """tools/egm-report."""
 
@@ -422,25 +475,9 @@ class Command(unittest.TestCase):
     def installed(self, *names, nodes=1):
         """Ask a stopped VM in whose memory there are these golden tables: exit
         status and output, without and with the address of the RSDP."""
-        def checked(data, at):
-            return data[:at] + bytes([-sum(data) & 0xff]) + data[at + 1:]
-
-        def table(name, body):
-            return checked(name + struct.pack('<I', 36 + len(body)) + bytes(28) +
-                           body, 9)
-
         at = BASE + (511 << 20)
-        memory = bytes(64)
-        places = []
-        for name in names:
-            places.append(at + len(memory))
-            memory += (GOLDEN / f'{name}.egmroot').read_bytes()
-        fadt = at + len(memory)
-        memory += table(b'FACP', bytes(104) + struct.pack('<Q', places[0]))
-        xsdt = at + len(memory)
-        memory += table(b'XSDT', struct.pack(f'<{len(places)}Q', fadt, *places[1:]))
-        rsdp = struct.pack('<8s7xBIIQ4x', b'RSD PTR ', 2, 0, 36, xsdt)
-        memory = checked(checked(rsdp[:20], 8) + rsdp[20:], 32) + memory[36:]
+        memory = image_of(at, *((GOLDEN / f'{name}.egmroot').read_bytes()
+                                for name in names))
         with tempfile.TemporaryDirectory(prefix='egm-report-') as directory:
             image, socket = (pathlib.Path(directory, n) for n in ('image', 'qmp'))
             image.write_bytes(memory)
@@ -471,8 +508,8 @@ class Command(unittest.TestCase):
             self.assertIn('problem: there is no SRAT', text)
 
     def vm(self, zero, socket, nodes):
-        """A VM with a GPU on its last node, which is an EGM device whose bad
-        pages kill QEMU when it touches them. nodes: sizes in MiB"""
+        """A stopped VM with a GPU on its last node, which is an EGM device whose
+        bad pages kill QEMU when it touches them. nodes: sizes in MiB"""
         medium = machine.source_tree(BUILD) / \
             'tests/data/uefi-boot-images/bios-tables-test.aarch64.iso.qcow2'
         last = len(nodes) - 1
@@ -480,7 +517,7 @@ class Command(unittest.TestCase):
                f'memory-backend-file,id=m{n},size={size}M,share=on,'
                f'mem-path={zero.path}' for n, size in enumerate(nodes)]
         return machine.Machine(BUILD, [
-            '-machine', 'virt', '-cpu', 'cortex-a57', '-m', f'{sum(nodes)}M',
+            '-S', '-machine', 'virt', '-cpu', 'cortex-a57', '-m', f'{sum(nodes)}M',
             '-smp', str(len(nodes)), '-qmp', f'unix:{socket},server=on,wait=off',
             '-drive', 'if=pflash,format=raw,readonly=on,file='
             f'{BUILD}/pc-bios/edk2-aarch64-code.fd',
@@ -504,6 +541,7 @@ class Command(unittest.TestCase):
                 status, text = self.run_it('--qmp', socket)
                 self.assertEqual(status, 2, text)
                 self.assertIn('the firmware has not come that far', text)
+                vm.cmd('cont')
                 text = vm.wait('tables of UEFI', lambda: (
                     lambda answer: answer[1] if answer[0] < 2 else None)(
                         self.run_it('--qmp', socket)))

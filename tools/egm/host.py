@@ -5,6 +5,7 @@ Everything is read from /sys, /proc and /dev below `root`. /dev/egmX is never
 opened: its driver would clear the region.
 """
 
+import contextlib
 import dataclasses
 import fcntl
 import os
@@ -199,12 +200,12 @@ def _holders(root, regions):
         names = set(re.findall(r's [^/\n]*(/.*)$', _text(process / 'maps'), re.M))
         # A region can have other nodes, too.
         numbers = {_number_of(f'{process}/root{name}') for name in names}
-        try:
+        # What is gone, or another user's, is skipped.
+        with contextlib.suppress(OSError):
             for file in (process / 'fd').iterdir():
                 numbers.add(_number_of(file))
-                names.add(os.readlink(file))
-        except OSError:
-            pass            # it is gone, or another user's
+                with contextlib.suppress(OSError):
+                    names.add(os.readlink(file))
         names.update(nodes[number] for number in numbers if number in nodes)
         for name in names:
             if name.startswith(('/dev/egm', '/dev/vfio/')):

@@ -47,14 +47,16 @@ def read(memory, rsdp):
 
     memory(address, length) gives guest memory.
     """
-    def table(address):
+    def table(address, name=None):
         length, = struct.unpack('<I', memory(address + 4, 4))
         data = memory(address, length) if 36 <= length <= _TABLE_MAX else b'?'
-        if sum(data) & 0xff:
+        if sum(data) & 0xff or name not in (None, data[:4]):
             raise ValueError(f'there is no ACPI table at {address:#x}')
         return data
 
-    xsdt = table(struct.unpack('<Q', memory(rsdp + 24, 8))[0])
+    xsdt = table(struct.unpack('<Q', memory(rsdp + 24, 8))[0], b'XSDT')
+    if len(xsdt) % 8 != 36 % 8:
+        raise ValueError('the XSDT ends within an address')
     found = {}
     for address, in struct.iter_unpack('<Q', xsdt[36:]):
         data = table(address)
@@ -63,11 +65,11 @@ def read(memory, rsdp):
             found.setdefault(name, []).append(data)
         else:
             found[name] = data
-    if 'FACP' not in found:
-        raise ValueError('the XSDT names no FADT')
-    fadt = found['FACP']
+    fadt = found.get('FACP', b'')
+    if len(fadt) < 148:
+        raise ValueError('the XSDT names no FADT of ACPI 2.0')
     dsdt, = struct.unpack('<Q', fadt[140:148])
-    found['DSDT'] = table(dsdt or struct.unpack('<I', fadt[40:44])[0])
+    found['DSDT'] = table(dsdt or struct.unpack('<I', fadt[40:44])[0], b'DSDT')
     return found
 
 
