@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include "stay.h"
 
 int main(int argc, char **argv)
 {
@@ -38,10 +39,5 @@ int main(int argc, char **argv)
         printf("%d\n", child);
         return child < 0;
     }
-    fclose(stdin);
-    fclose(stdout);
-    fclose(stderr);
-    for (;;) {
-        pause();
-    }
+    stay();
 }

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include "stay.h"
 
 int main(int argc, char **argv)
 {
@@ -30,10 +31,5 @@ int main(int argc, char **argv)
         }
         return child < 0;
     }
-    fclose(stdin);
-    fclose(stdout);
-    fclose(stderr);
-    for (;;) {
-        pause();
-    }
+    stay();
 }

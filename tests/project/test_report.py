@@ -67,10 +67,19 @@ def processor(pxm):
     return struct.pack('<BBIIII', 3, 18, pxm, 0, 1, 0)
 
 
+def table(name, body):
+    """An ACPI table."""
+    return checked(name + struct.pack('<I', 36 + len(body)) + bytes(28) + body, 9)
+
+
+def checked(data, at):
+    """With a checksum in a byte."""
+    return data[:at] + bytes([-sum(data) & 0xff]) + data[at + 1:]
+
+
 def srat(*entries):
     """SRAT with these entries."""
-    body = bytes(12) + b''.join(entries)
-    return b'SRAT' + struct.pack('<I', 36 + len(body)) + bytes(28) + body
+    return table(b'SRAT', bytes(12) + b''.join(entries))
 
 
 MEMORY = srat(affinity(0, 0x20000000, BASE - 0x20000000),
@@ -380,16 +389,6 @@ class Linux(unittest.TestCase):
                           (0x5fff0000, 0x10000)])
         iomem.write_text('00000000-00000000 : System RAM\n')
         self.assertEqual(linux.holes(nodes, self.root), [])
-
-
-def table(name, body):
-    """An ACPI table."""
-    return checked(name + struct.pack('<I', 36 + len(body)) + bytes(28) + body, 9)
-
-
-def checked(data, at):
-    """With a checksum in a byte."""
-    return data[:at] + bytes([-sum(data) & 0xff]) + data[at + 1:]
 
 
 def image_of(at, dsdt, *more, fadt_size=148, xsdt_name=b'XSDT', xsdt_tail=b''):
