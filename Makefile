@@ -46,9 +46,9 @@ dist: $(BUILD)-arm64/build.ninja
 check-dist: dist
 
 # In a port's tree, these are not links but copies.
-copies = $(if $(BASE),$(shell sed -n 's,^diff --git a/.* b/,,p' ports/$(BASE)/files.patch 2> /dev/null))
+copies = $(shell sed -n 's,^diff --git a/.* b/,,p' patches/$(or $(BASE),10.0)/own-files.patch 2> /dev/null)
 
-%/build.ninja: configure $(shell find patches ports -type f) $(copies)
+%/build.ninja: configure $(shell find patches -type f) $(copies)
 	@if [ -x $*/egm-reconfigure ]; then $*/egm-reconfigure; \
 	else mkdir -p $* && cd $* && $(CURDIR)/configure $(options); fi
 	@touch $@
@@ -76,7 +76,7 @@ check-libvirt-asan: build-libvirt-asan/build.ninja
 # make series writes it, too.
 series: series-libvirt
 series-libvirt: build-libvirt/build.ninja
-	@scripts/export-series -p libvirt
+	@scripts/series -p libvirt export
 
 check-series-libvirt: build-libvirt/build.ninja
 	@scripts/check-series -p libvirt

@@ -6,10 +6,10 @@
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 # -p DIRECTORY, first: the patches in that directory are for another project than
-# QEMU. They have the same shape: patches/, patches/series, patches/base.conf.
-project=$top default_build=$top/build option_p=
+# QEMU. It has the same shape, and scripts/DIRECTORY.conf describes it.
+project=$top project_name=qemu default_build=$top/build option_p=
 if [ "${1:-}" = -p ]; then
-    project=$top/$2 default_build=$top/build-$2 option_p="-p $2 "
+    project=$top/$2 project_name=$2 default_build=$top/build-$2 option_p="-p $2 "
     shift 2
 fi
 

@@ -8,7 +8,7 @@
 #include "qapi/error.h"
 #include "qemu/atomic.h"
 #include "qemu/rcu.h"
-#include "exec/ramblock.h"
+#include "system/ramblock.h"
 #include "exec/ramlist.h"
 #include "migration/misc.h"
 #include "system/hostmem.h"

@@ -6,7 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "qapi/qapi-commands-acpi.h"
+#include "qapi/qapi-commands-egm.h"
 #include "qemu/cutils.h"
 #include "monitor/hmp.h"
 #include "monitor/monitor.h"

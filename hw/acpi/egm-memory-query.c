@@ -6,7 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "qapi/qapi-commands-acpi.h"
+#include "qapi/qapi-commands-egm.h"
 #include "hw/acpi/egm-memory-host.h"
 #include "hw/pci/pci_bridge.h"
 #include "hw/pci/pci_bus.h"

@@ -6,7 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "qapi/qapi-commands-acpi.h"
+#include "qapi/qapi-commands-egm.h"
 
 AcpiEgmMemoryInfoList *qmp_query_acpi_egm_memory(Error **errp)
 {

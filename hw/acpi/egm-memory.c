@@ -666,7 +666,7 @@ static void acpi_egm_memory_finalize(Object *obj)
     g_free(egm->pci_dev);
 }
 
-static void acpi_egm_memory_class_init(ObjectClass *oc, void *data)
+static void acpi_egm_memory_class_init(ObjectClass *oc, const void *data)
 {
     UserCreatableClass *ucc = USER_CREATABLE_CLASS(oc);
 

@@ -6,7 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "exec/ramblock.h"
+#include "system/ramblock.h"
 #include "exec/ramlist.h"
 #include "hw/ram-holes.h"
 #include "migration/misc.h"
