@@ -405,30 +405,6 @@ class Retired(unittest.TestCase):
             self.assertEqual(self.device_tree(vm),
                              pieces(holes_of([(4 * MIB, 1)])))
 
-    def test_memory_error(self):
-        """What QEMU does at a reset about an error that KVM has reported."""
-        with self.machine() as vm:
-            self.call(vm, 'qemu_ram_remap(0x400000)')
-            self.assertEqual(vm.cmd('query-status')['status'], 'running')
-        self.assertEqual(vm.text, '')
-
-    def test_discards(self):
-        """A balloon asks whether they are disabled: with the device they are."""
-        with tempfile.NamedTemporaryFile(dir='/dev/shm') as file:
-            for path, disabled in ((self.zero.path, '1'), (file.name, '0')):
-                ram = [word.replace(self.zero.path, path) for word in self.ram()]
-                with self.machine(ram=ram) as vm:
-                    self.assertIn(f'= {disabled} ', self.call(
-                        vm, 'ram_block_discard_is_disabled()', 'char'))
-
-    @staticmethod
-    def call(vm, function, kind='void'):
-        """Call a function of QEMU; give what the debugger says."""
-        return subprocess.run(
-            ['gdb', '-nx', '-batch', '-p', str(vm.process.pid), '-ex',
-             f'call ({kind}){function}'], check=True, universal_newlines=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout
-
     def test_virtio_mem(self):
         """It has to discard memory."""
         ram = ['-m', '512M,maxmem=1G', '-object',
