@@ -13,7 +13,6 @@ import pathlib
 import re
 import shlex
 import socket
-import subprocess
 import sys
 import unittest
 
@@ -21,7 +20,7 @@ TOP = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ['EGM_BUILD'])
 sys.path[:0] = [str(TOP / 'tests'), str(TOP / 'tests/host')]
 # pylint: disable=wrong-import-position
-from egmtest import acpi, console, tap  # noqa: E402
+from egmtest import acpi, console, process, tap  # noqa: E402
 from host import ARM64, Host, MIB, REGIONS  # noqa: E402
 from guest import Commands, RAM_BASE, pattern  # noqa: E402
 
@@ -117,8 +116,7 @@ class Daemon(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         initrd = TOP / 'build-libvirt/host.initrd'
-        subprocess.run([TOP / 'libvirt/host/prepare', initrd], check=True,
-                       stdout=subprocess.DEVNULL)
+        process.output(TOP / 'libvirt/host/prepare', initrd)
         cls.host = Host(PLATFORM, BUILD, KEEP)
         args = cls.host.vm.args
         index = args.index('-initrd') + 1

@@ -73,6 +73,8 @@ class Machine:
             self.qmp.close()
         self.text = self.log.read_text(errors='replace')
         self.directory.cleanup()
+        if any(exc) and self.text:
+            print(*(f'# QEMU: {line}' for line in self.text.splitlines()), sep='\n')
 
     def cmd(self, name, **arguments):
         """Run a QMP command and give what it returns."""
@@ -111,3 +113,20 @@ class Machine:
                     + self.log.read_text(errors='replace'))
             time.sleep(0.1)
         raise RuntimeError(f'no {what} after {seconds} s')
+
+
+@contextlib.contextmanager
+def qtest(machine):
+    """Start MACHINE with the qtest protocol: the machine, and the protocol."""
+    path = os.path.join(machine.directory.name, 'qtest')
+    machine.args = [*machine.args, '-qtest', f'unix:{path},server=on,wait=off',
+                    '-qtest-log', '/dev/null']
+    with machine:
+        # pylint: disable=import-outside-toplevel,import-error
+        from qemu.machine.qtest import QEMUQtestProtocol
+        protocol = QEMUQtestProtocol(path)
+        protocol.connect()
+        try:
+            yield machine, protocol
+        finally:
+            protocol.close()

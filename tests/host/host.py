@@ -12,13 +12,12 @@ import pathlib
 import shlex
 import socket
 import struct
-import subprocess
 import sys
 
 for _directory in '', 'guest':
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / _directory))
 # pylint: disable=wrong-import-position
-from egmtest import console, machine  # noqa: E402
+from egmtest import console, machine, process  # noqa: E402
 from guest import Commands  # noqa: E402
 from egmtest.made import made  # noqa: E402
 
@@ -191,9 +190,7 @@ class Host(console.Console):
 def file_offset(path, function):
     """Where in a program's file a function is."""
     def lines(*command):
-        return (line.split() for line in subprocess.run(
-            [*command, path], text=True, stdout=subprocess.PIPE,
-            check=True).stdout.splitlines())
+        return (line.split() for line in process.output(*command, path).splitlines())
 
     address, = (int(line[0], 16) for line in lines('nm')
                 if line[1:] == ['T', function])

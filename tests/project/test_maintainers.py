@@ -5,14 +5,13 @@
 import fnmatch
 import pathlib
 import re
-import subprocess
 import sys
 import unittest
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / 'tests'))
 # pylint: disable=wrong-import-position
-from egmtest import tap  # noqa: E402
+from egmtest import process, tap  # noqa: E402
 
 
 def match(pattern, file):
@@ -38,9 +37,7 @@ class Maintainers(unittest.TestCase):
 
     def test_ours(self):
         """All that is in the repository."""
-        files = subprocess.run(
-            ['git', '-C', TOP, 'ls-files'], stdout=subprocess.PIPE, text=True,
-            check=True).stdout.split('\n')[:-1]
+        files = process.output('git', '-C', TOP, 'ls-files').splitlines()
         text = (TOP / 'MAINTAINERS').read_text()
         self.assert_complete(re.findall('(?m)^F: (.*)', text), files)
 

@@ -9,14 +9,13 @@ import os
 import pathlib
 import random
 import struct
-import subprocess
 import sys
 import tempfile
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / 'tests'))
 # pylint: disable=wrong-import-position
-from egmtest import fdt, machine, standin, tap  # noqa: E402
+from egmtest import fdt, machine, process, standin, tap  # noqa: E402
 
 BUILD = pathlib.Path(os.environ['EGM_BUILD'])
 KIB, MIB = 1 << 10, 1 << 20
@@ -368,8 +367,7 @@ class Retired(unittest.TestCase):
         """A snapshot is neither saved nor loaded; the disk stays as it is."""
         with tempfile.TemporaryDirectory(prefix='egm-disk-') as directory:
             disk = f'{directory}/disk'
-            subprocess.run([f'{BUILD}/qemu-img', 'create', '-q', '-f', 'qcow2',
-                            disk, '1M'], check=True)
+            process.output(f'{BUILD}/qemu-img', 'create', '-q', '-f', 'qcow2', disk, '1M')
             drive = ['-drive', f'if=none,id=d,format=qcow2,file={disk}']
 
             def hmp(vm, line):
@@ -404,6 +402,44 @@ class Retired(unittest.TestCase):
                 vm.cmd('migrate', uri='exec:cat > /dev/null')
             self.assertEqual(self.device_tree(vm),
                              pieces(holes_of([(4 * MIB, 1)])))
+
+    def inflate(self, vm, qtest, page):
+        """Give a page of guest RAM to the balloon, as a guest's driver does."""
+        def register(offset, value=None):
+            address = device + offset
+            if value is None:
+                return int(qtest.cmd(f'readl {address:#x}').split()[1], 16)
+            return qtest.cmd(f'writel {address:#x} {value:#x}')
+
+        # virtio 1.2, 4.2.4: the legacy registers of the last MMIO transport of virt
+        device = 0x0a003e00
+        self.assertEqual(register(0x8), 5)              # a balloon
+        ring, buffer = RAM_BASE + 16 * MIB, RAM_BASE + 17 * MIB
+        for offset, value in ((0x70, 3), (0x20, 0), (0x28, 4 * KIB), (0x30, 0),
+                              (0x38, 16), (0x3c, 4 * KIB), (0x40, ring >> 12),
+                              (0x70, 7)):
+            register(offset, value)
+        for address, data in (
+                (buffer, struct.pack('<I', page >> 12)),
+                (ring, struct.pack('<QIHH', buffer, 4, 0, 0)),      # descriptor
+                (ring + 16 * 16, struct.pack('<3H', 0, 1, 0))):     # available
+            qtest.cmd(f'write {address:#x} {len(data):#x} 0x{data.hex()}')
+        register(0x50, 0)
+        used = ring + 4 * KIB
+        vm.wait('the balloon', lambda: vm.memory(used + 2, 2) == b'\1\0')
+
+    def test_balloon(self):
+        """It gives back no page of the device, as it does of a file."""
+        page, data = RAM_BASE + 64 * MIB, b'EGM page'
+        with tempfile.NamedTemporaryFile(dir='/dev/shm') as file:
+            for path, after in ((self.zero.path, data), (file.name, bytes(8))):
+                ram = [word.replace(self.zero.path, path) for word in self.ram()]
+                with machine.qtest(self.machine('-device', 'virtio-balloon-device',
+                                                ram=ram)) as (vm, qtest):
+                    qtest.cmd(f'write {page:#x} 8 0x{data.hex()}')
+                    self.inflate(vm, qtest, page)
+                    self.assertEqual(vm.memory(page, 8), after)
+                self.assertNotIn('discard', vm.text)
 
     def test_virtio_mem(self):
         """It has to discard memory."""

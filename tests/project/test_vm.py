@@ -6,7 +6,6 @@ import json
 import os
 import pathlib
 import re
-import subprocess
 import sys
 import tempfile
 import unittest
@@ -15,7 +14,7 @@ TOP = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(TOP / 'tests'), str(TOP / 'tools')]
 # pylint: disable=wrong-import-position
 from egm import tables  # noqa: E402
-from egmtest import grace, machine, tap  # noqa: E402
+from egmtest import grace, machine, process, tap  # noqa: E402
 from egmtest.made import made  # noqa: E402
 
 BUILD = pathlib.Path(os.environ['EGM_BUILD'])
@@ -48,10 +47,8 @@ class OrdinaryVM(unittest.TestCase):
         targets = json.loads((BUILD / 'meson-info/intro-targets.json').read_text())
         made(BUILD, *(os.path.relpath(file, BUILD) for target in targets
                       if target['installed'] for file in target['filename']))
-        subprocess.run(
-            [BUILD / 'pyvenv/bin/meson', 'install', '--quiet', '--no-rebuild',
-             '--only-changed', '--destdir', cls.directory.name],
-            cwd=BUILD, check=True, stdout=subprocess.DEVNULL)
+        process.output(BUILD / 'pyvenv/bin/meson', 'install', '--quiet', '--no-rebuild',
+                       '--only-changed', '--destdir', cls.directory.name, cwd=BUILD)
         cls.prefix = pathlib.Path(cls.directory.name + '/usr/local')
         cls.binary = str(cls.prefix / 'bin/qemu-system-aarch64')
 
@@ -69,16 +66,14 @@ class OrdinaryVM(unittest.TestCase):
             # As in the package that make dist makes
             link = other.with_name('egm-vm')
             link.symlink_to(self.prefix / 'bin/egm-vm')
-            run = subprocess.run(
-                ['egm-vm', '--root', directory, 'qemu'], text=True, check=True,
-                stdout=subprocess.PIPE,
+            text = process.output(
+                'egm-vm', '--root', directory, 'qemu',
                 env={'PATH': f'{other.parent}:{os.environ["PATH"]}'})
-        self.assertTrue(run.stdout.startswith(self.binary), run.stdout)
-        self.assertIn(f'{self.prefix}/share/qemu/edk2-aarch64-code.fd', run.stdout)
+        self.assertTrue(text.startswith(self.binary), text)
+        self.assertIn(f'{self.prefix}/share/qemu/edk2-aarch64-code.fd', text)
         golden = TOP / 'tests/data/acpi/aarch64/virt'
-        subprocess.run([self.prefix / 'bin/egm-report', golden / 'DSDT.egmswitch',
-                        golden / 'SRAT.egmswitch'], check=True,
-                       stdout=subprocess.DEVNULL)
+        process.output(self.prefix / 'bin/egm-report', golden / 'DSDT.egmswitch',
+                       golden / 'SRAT.egmswitch')
         for name in ('man/man1/egm-vm.1', 'man/man1/egm-report.1',
                      'bash-completion/completions/egm-vm'):
             self.assertTrue((self.prefix / 'share' / name).exists(), name)
@@ -119,8 +114,7 @@ class OrdinaryVM(unittest.TestCase):
     def test_features(self):
         """The production build has what hosts of VMs use."""
         def output(*args):
-            return subprocess.run([self.binary, *args], text=True, check=True,
-                                  stdout=subprocess.PIPE).stdout
+            return process.output(self.binary, *args)
 
         devices = set(re.findall('(?m)^name "([^"]+)"', output('-device', 'help')))
         self.assertLessEqual(set(DEVICES.split()), devices)
@@ -140,9 +134,7 @@ class OrdinaryVM(unittest.TestCase):
 
     def test_help(self):
         """The option help tells how the object is used."""
-        text = subprocess.run([self.binary, '-object', 'acpi-egm-memory,help'],
-                              text=True, check=True,
-                              stdout=subprocess.PIPE).stdout
+        text = process.output(self.binary, '-object', 'acpi-egm-memory,help')
         self.assertRegex(text, r'pci-dev=<string>\s+- id or QOM path')
 
 
