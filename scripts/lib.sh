@@ -19,11 +19,12 @@ say()  { printf '== %s\n' "$*"; }
 warn() { printf 'warning: %s\n' "$*" >&2; }
 
 # die MESSAGE [HINT...]: one line that says what is wrong, the rest what to do.
+die_status=1
 die() {
     printf 'error: %s\n' "$1" >&2
     shift
     [ $# -eq 0 ] || printf '       %s\n' "$@" >&2
-    exit 1
+    exit $die_status
 }
 
 # Debian strips firmware from QEMU's source; it comes from these packages:

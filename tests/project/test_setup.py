@@ -8,14 +8,14 @@ Stand-ins for apt-get, df and so on bring the failures about.
 import os
 import pathlib
 import shutil
-import subprocess
 import sys
 import unittest
+from unittest import mock
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / 'tests'))
 # pylint: disable=wrong-import-position
-from egmtest import tap  # noqa: E402
+from egmtest import made, process, tap  # noqa: E402
 import checkout  # noqa: E402
 
 APT_TARGETS = '''#!/bin/sh
@@ -34,6 +34,13 @@ case "$*" in
 *) echo "E: Unable to find a source package for qemu"; exit 100 ;;
 esac
 '''
+NO_PACKAGE = APT_TARGETS + '''
+case "$*" in
+*update*) exit 0 ;;
+*) echo "E: Failed to fetch http://mirror.test/debian/pool/x.deb  404  Not Found"; exit 100 ;;
+esac
+'''
+NO_NAME = '#!/bin/sh\n'
 NO_MIRROR = '#!/bin/sh\nexit 0\n'
 FULL_DISK = '''#!/bin/sh
 echo Filesystem 1M-blocks Used Available Capacity Mounted
@@ -125,8 +132,7 @@ class Setup(checkout.Checkout):
         newer = self.dir / 'cache/source/qemu_10.0.99+ds-1'
         newer.mkdir(parents=True)
         (newer / 'VERSION').write_text('10.0.99\n')
-        subprocess.run('sha256sum VERSION > .sealed', shell=True, cwd=newer,
-                       check=True)
+        (newer / '.sealed').write_text(process.output('sha256sum', 'VERSION', cwd=newer))
         status, output = self.run_script('scripts/fetch', 'source')
         self.assertEqual(status, 0, output)
         self.assertIn('warning: the base is qemu 10.0.99+ds-1; the patches were '
@@ -136,6 +142,44 @@ class Setup(checkout.Checkout):
         # A damaged copy is not used.
         (newer / 'VERSION').write_text('10.0.98\n')
         self.assert_fails(['scripts/fetch', 'source'], 'error: cannot fetch')
+
+    def test_not_served(self):
+        """A package that the mirror does not have any more: status 77, with the reason."""
+        self.stand_in(apt_get=NO_PACKAGE, apt_cache=NO_NAME)
+        for args, message in (
+                (('source', '10.2'), "cannot download source package 'qemu'"),
+                (('kernel', '6.12-16k'), 'has no kernel package linux-image-arm64-16k'),
+                (('sysroot',), 'cannot download the libraries')):
+            status, output = self.run_script('scripts/fetch', *args)
+            self.assertEqual(status, 77, output)
+            self.assertIn(message, output)
+            self.assertIn('the mirror does not have it', output)
+            self.assertEqual(output.count('error: '), 1, output)
+
+    def test_skipped(self):
+        """A case that needs it is skipped; one that could not be made fails."""
+        (self.dir / 'build.ninja').write_text(
+            f'rule fetch\n command = {self.top}/scripts/fetch kernel 6.1-4k\n'
+            'build 6.1-4k.initrd: fetch\n')
+        for apt_get, error in ((NO_PACKAGE, unittest.SkipTest), (NO_NETWORK, RuntimeError)):
+            self.stand_in(apt_get=apt_get, apt_cache=NO_NAME)
+            made.made.cache_clear()
+            with mock.patch.dict(os.environ, EGM_CACHE=f'{self.dir}/cache',
+                                    PATH=f'{self.dir}/bin:{os.environ["PATH"]}'), \
+                    self.assertRaisesRegex(error, 'Debian'):
+                made.made(self.dir, '6.1-4k.initrd')
+
+    def test_ci(self):
+        """CI goes on without a base that is gone."""
+        for name in '.ci', 'libvirt/patches':
+            shutil.copytree(TOP / name, self.top / name)
+        self.stand_in(apt_get=NO_PACKAGE, apt_cache=NO_NAME, ccache='#!/bin/sh\n',
+                      make='#!/bin/sh\necho make "$@"\n')
+        status, output = self.run_script('.ci/run')
+        self.assertEqual(status, 0, output)
+        self.assertIn('SKIPPED: scripts/fetch source 10.2', output)
+        self.assertNotIn('BASE=10.2', output)
+        self.assertRegex(output, r'\n\d+ passed, 0 failed, 2 skipped\n$')
 
     def test_bad_firmware(self):
         """The unpadded image does not fit into a flash chip."""
