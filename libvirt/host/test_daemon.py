@@ -21,6 +21,7 @@ BUILD = pathlib.Path(os.environ['EGM_BUILD'])
 sys.path[:0] = [str(TOP / 'tests'), str(TOP / 'tests/host')]
 # pylint: disable=wrong-import-position
 from egmtest import acpi, console, process, tap  # noqa: E402
+from egmtest.made import need_arm64  # noqa: E402
 from host import ARM64, Host, MIB, REGIONS  # noqa: E402
 from guest import Commands, RAM_BASE, pattern  # noqa: E402
 
@@ -115,6 +116,7 @@ class Daemon(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
+        need_arm64(BUILD)
         initrd = TOP / 'build-libvirt/host.initrd'
         process.output(TOP / 'libvirt/host/prepare', initrd)
         cls.host = Host(PLATFORM, BUILD, KEEP)
@@ -276,7 +278,7 @@ class Daemon(unittest.TestCase):
         cell, by the number of its host bridge."""
         report = guest.report()
         text = {name: acpi.decode(guest.keep, name, data)
-                for name, data in report.tables.items()}
+                for name, data in guest.tables().items()}
         devices = {d.path: d for d in acpi.egm_devices(text['DSDT'])}
         self.assertEqual({d.bus: (d.base, d.size, d.pxm)
                           for d in devices.values()}, gpus)

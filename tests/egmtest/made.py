@@ -2,11 +2,13 @@
 """What a test needs besides QEMU, made when the test asks for it.
 
 As a dependency of the test, meson would make it beforehand, and one that
-cannot be made would keep all other tests from running.
+cannot be made would keep all other tests from running. scripts/check makes
+beforehand what it can.
 """
 
 import fcntl
 import functools
+import os
 import pathlib
 import re
 import subprocess
@@ -29,3 +31,10 @@ def made(build, *targets):
     if run.returncode:
         raise RuntimeError(f'cannot make {targets[0]}:\n{run.stdout}')
     return pathlib.Path(build) / targets[0]
+
+
+def need_arm64(build):
+    """Skip what needs QEMU for arm64 where that was not asked for."""
+    if os.uname().machine != 'aarch64' and \
+            not (pathlib.Path(build) / 'arm64/qemu-system-aarch64').exists():
+        raise unittest.SkipTest('there is no QEMU for arm64: make arm64')

@@ -41,12 +41,17 @@ class Report:
     memory: dict = dataclasses.field(default_factory=dict)  # node: bytes
     srat: dict = dataclasses.field(default_factory=dict)    # (node, pxm): ranges
     log: list = dataclasses.field(default_factory=list)
-    tables: dict = dataclasses.field(default_factory=dict)  # name: bytes
+
+    def part(self, addresses):
+        """The same of these PCI functions only."""
+        return dataclasses.replace(self, **{
+            name: {address: value for address, value in getattr(self, name).items()
+                   if address in addresses} for name in ('egm', 'paths', 'nodes')})
 
     def same(self, other):
         """Whether two boots of one machine told the same."""
-        return (self.egm, self.paths, self.nodes, self.srat, self.tables) == \
-            (other.egm, other.paths, other.nodes, other.srat, other.tables)
+        return (self.egm, self.paths, self.nodes, self.srat) == \
+            (other.egm, other.paths, other.nodes, other.srat)
 
 
 @dataclasses.dataclass
@@ -115,9 +120,6 @@ def _parse(lines):
                 report.srat.setdefault(
                     (int(match.group(1)), int(match.group(2))), []).append(
                         (first, last - first + 1))
-        elif kind == 'table':
-            name, _, data = rest.partition(' ')
-            report.tables[name] = gzip.decompress(base64.b64decode(data))
         elif kind == 'failed':
             raise AssertionError(f'the guest failed: {rest}')
     for address, egm in report.egm.items():
@@ -138,11 +140,18 @@ class Commands:
     def report(self):
         """What this boot found. Bad lines of the kernel's log are an error."""
         result = _parse(self.command('report'))
-        for name, data in result.tables.items():
-            acpi.decode(self.keep, name, data)
         bad = [line for line in result.log if BAD_LOG.search(line)]
         if bad:
             raise AssertionError(f'the kernel complains: {bad[0]}')
+        return result
+
+    def tables(self):
+        """DSDT and SRAT, by name, as this boot found them."""
+        result = {}
+        for line in self.command('tables'):
+            _, name, data = line.split()
+            result[name] = gzip.decompress(base64.b64decode(data))
+            acpi.decode(self.keep, name, result[name])
         return result
 
     def ram(self):
@@ -160,7 +169,7 @@ class Guest(Commands, console.Console):
 
     args: QEMU options in addition to firmware, kernel and console. append: words
     in addition to those on the kernel's command line. The console,
-    the tables and what iasl makes of them are kept in `keep`. The smallest CPU
+    and tables with what iasl makes of them, are kept in `keep`. The smallest CPU
     that has the kernel's page size is taken, for speed.
     """
 

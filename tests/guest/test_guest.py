@@ -105,34 +105,51 @@ TWO_SOCKETS = devices(
     port('rp2', 'pxb1', '0'), port('rp3', 'pxb1', '1'),
     gpu(0, 'rp0'), gpu(1, 'rp1'), gpu(2, 'rp2'), gpu(3, 'rp3'))
 
-CASES = {
-    'no_object': Case(devices(port('rp0', 'pcie.0', '2'), gpu(0, 'rp0')), {},
-                      others={'0000:01:00.0': None}),
-
+# GPUs that hang side by side: of each way to hang one, the functions that have EGM,
+# with path and node, and neighbours that have not, with the node of their host bridge.
+WAYS = {
     # What else is below that host bridge is in the same node.
-    'root_bus': Case(devices(gpu(0, 'pcie.0', '3'), nic('pcie.0', '4'))
-                     + egm(1),
-                     {'0000:00:03.0': (r'\_SB_.PCI0.S18_', 1)},
-                     sizes=(384, 256), others={'0000:00:04.0': 1}),
+    'root_bus': ({'0000:00:03.0': (r'\_SB_.PCI0.S18_', 1)}, {'0000:00:04.0': 1}),
+    'root_port_function': ({'0000:02:00.0': (r'\_SB_.PCI0.S13_.S00_', 1)},
+                           {'0000:01:00.0': 1}),
+    # A host bridge without a node gets that of the object.
+    'pxb': ({'0000:11:00.0': (r'\_SB_.PC10.S00_.S00_', 0)}, {'0000:12:00.0': 0}),
+    'switch': ({'0000:23:00.0': (r'\_SB_.PC20.S00_.S00_.S00_.S00_', 2),
+                '0000:24:00.0': (r'\_SB_.PC20.S00_.S00_.S08_.S00_', 2)}, {}),
+    'generic_initiators': ({'0000:31:00.0': (r'\_SB_.PC30.S00_.S00_', 3)}, {}),
+    'socket': ({'0000:41:00.0': (r'\_SB_.PC40.S00_.S00_', 0)}, {}),
+    # UEFI finds room for the BARs of Grace's GPUs.
+    'large_window': ({'0000:51:00.0': (r'\_SB_.PC50.S00_.S00_', 0),
+                      '0000:52:00.0': (r'\_SB_.PC50.S08_.S00_', 0)}, {}),
+    # Host bridges without EGM, with and without a node
+    'neighbour': ({}, {'0000:61:00.0': 1, '0000:71:00.0': None}),
+}
 
-    'root_port_function': Case(
-        devices(port('rp0', 'pcie.0', '2.0,multifunction=on'),
-                port('rp1', 'pcie.0', '2.3'),
-                gpu(0, 'rp1'), nic('rp0')) + egm(0),
-        {'0000:02:00.0': (r'\_SB_.PCI0.S13_.S00_', 0)}),
-
-    'pxb': Case(devices(pxb('pxb0', 32), port('rp0', 'pxb0'), gpu(0, 'rp0'))
-                + egm(0),
-                {'0000:21:00.0': (r'\_SB_.PC20.S00_.S00_', 0)}),
-
-    'switch': Case(
-        devices(pxb('pxb0', 32), port('rp0', 'pxb0'),
-                'x3130-upstream,id=up,bus=rp0',
+CASES = {
+    'side_by_side': Case(
+        devices(gpu(0, 'pcie.0', '3'), nic('pcie.0', '4'),
+                port('rp0', 'pcie.0', '2.0,multifunction=on'),
+                port('rp1', 'pcie.0', '2.3'), gpu(1, 'rp1'), edu('rp0'),
+                pxb('pxb1', 0x10), port('rp2', 'pxb1', '0'), gpu(2, 'rp2'),
+                port('rp3', 'pxb1', '1'), edu('rp3'),
+                pxb('pxb2', 0x20, 2), port('rp4', 'pxb2'),
+                'x3130-upstream,id=up,bus=rp4',
                 'xio3130-downstream,id=d0,bus=up,chassis=251,addr=0',
                 'xio3130-downstream,id=d1,bus=up,chassis=252,addr=1',
-                gpu(0, 'd0'), gpu(1, 'd1')) + egm(0, 0),
-        {'0000:23:00.0': (r'\_SB_.PC20.S00_.S00_.S00_.S00_', 0),
-         '0000:24:00.0': (r'\_SB_.PC20.S00_.S00_.S08_.S00_', 0)}),
+                gpu(3, 'd0'), gpu(4, 'd1'),
+                pxb('pxb3', 0x30, 3), port('rp5', 'pxb3'), gpu(5, 'rp5'),
+                pxb('pxb4', 0x40, 0), port('rp6', 'pxb4'), gpu(6, 'rp6'),
+                pxb('pxb5', 0x50, 0), port('rp7', 'pxb5', '0,pref64-reserve=1T'),
+                port('rp8', 'pxb5', '1,pref64-reserve=1T'), gpu(7, 'rp7'),
+                gpu(8, 'rp8'),
+                pxb('pxb6', 0x60, 1), port('rp9', 'pxb6'), edu('rp9'),
+                pxb('pxb7', 0x70), port('rp10', 'pxb7'), edu('rp10'))
+        + initiators(5, range(4, 12)) + egm(1, 1, 0, 2, 2, 3, 0, 0, 0),
+        {address: gpu for gpus, _ in WAYS.values() for address, gpu in gpus.items()},
+        sizes=(256, 384, 256, 512), empty=8,
+        machine='virt,gic-version=3,highmem-mmio-size=4T',
+        others={address: node for _, others in WAYS.values()
+                for address, node in others.items()}),
 
     'two_sockets': Case(
         TWO_SOCKETS + egm(0, 0, 1, 1),
@@ -141,35 +158,6 @@ CASES = {
          '0000:41:00.0': (r'\_SB_.PC40.S00_.S00_', 1),
          '0000:42:00.0': (r'\_SB_.PC40.S08_.S00_', 1)},
         sizes=(384, 256)),
-
-    'four_sockets': Case(
-        devices(*(x for n in range(4) for x in (
-            pxb(f'pxb{n}', 32 * (n + 1), n), port(f'rp{n}', f'pxb{n}'),
-            gpu(n, f'rp{n}')))) + egm(0, 1, 2, 3),
-        {f'0000:{0x20 * (n + 1) + 1:02x}:00.0':
-         (rf'\_SB_.PC{0x20 * (n + 1):02X}.S00_.S00_', n) for n in range(4)},
-        sizes=(256, 384, 256, 512)),
-
-    'generic_initiators': Case(
-        devices(pxb('pxb0', 32, 0), port('rp0', 'pxb0'), gpu(0, 'rp0'))
-        + initiators(0, range(1, 9)) + egm(0),
-        {'0000:21:00.0': (r'\_SB_.PC20.S00_.S00_', 0)}, empty=8),
-
-    'bus_numbers': Case(
-        devices(*(x for n in range(3) for x in (
-            pxb(f'pxb{n}', 32 * (n + 1)), port(f'rp{n}', f'pxb{n}'),
-            gpu(n, f'rp{n}')))) + egm(0, 0, 0),
-        {f'0000:{0x20 * (n + 1) + 1:02x}:00.0':
-         (rf'\_SB_.PC{0x20 * (n + 1):02X}.S00_.S00_', 0) for n in range(3)}),
-
-    # Below the same host bridge, below one of another node, and without one
-    'neighbour': Case(
-        devices(pxb('pxb0', 32), port('rp0', 'pxb0', '0'),
-                port('rp1', 'pxb0', '1'), gpu(0, 'rp0'), nic('rp1'),
-                pxb('pxb1', 64, 1), port('rp2', 'pxb1'), edu('rp2'),
-                edu('pcie.0', '3')) + egm(0),
-        {'0000:21:00.0': (r'\_SB_.PC20.S00_.S00_', 0)}, sizes=(384, 256),
-        others={'0000:22:00.0': 0, '0000:41:00.0': 1, '0000:00:03.0': None}),
 
     # Objects before nodes and devices, bus numbers from 1, HMAT, and a NIC that
     # an initiator ties to the EGM node
@@ -195,16 +183,6 @@ CASES = {
         {'0000:02:00.0': (r'\_SB_.PC01.S00_.S00_', 0),
          '0000:22:00.0': (r'\_SB_.PC21.S00_.S00_', 1)},
         sizes=(384, 256), needs=('arm-smmuv3', 'smmu_per_bus')),
-
-    # UEFI finds room for the BARs of Grace's GPUs.
-    'large_window': Case(
-        devices(pxb('pxb0', 32, 0), port('rp0', 'pxb0', '0,pref64-reserve=1T'),
-                port('rp1', 'pxb0', '1,pref64-reserve=1T'), gpu(0, 'rp0'),
-                gpu(1, 'rp1')) + egm(0, 0),
-        {'0000:21:00.0': (r'\_SB_.PC20.S00_.S00_', 0),
-         '0000:22:00.0': (r'\_SB_.PC20.S08_.S00_', 0)},
-        machine='virt,gic-version=3,highmem-mmio-size=4T',
-        needs=('virt-machine', 'highmem-mmio-size')),
 }
 
 
@@ -254,13 +232,17 @@ class Base(unittest.TestCase):
                      + list(extra), self.keep / name)
 
     def verify(self, case, report, guest):
-        """Exactly the GPUs have properties, and they are right."""
+        """Exactly the GPUs have properties, these are right, and QEMU tells the same."""
+        self.check(case, report)
         queried = {o['pci-address']: (o['base'], o['size'], o['node'],
                                       o['acpi-path'])
                    for o in guest.vm.cmd('query-acpi-egm-memory')}
         self.assertEqual(queried, {
             address: (e.base, e.size, e.pxm, re.sub(r'_+(?=\.|$)', '', e.path))
             for address, e in report.egm.items()})
+
+    def check(self, case, report):
+        """The same, of what the guest tells."""
         expected = {}
         for address, (path, node) in case.gpus.items():
             base = RAM_BASE + sum(case.sizes[:node]) * MIB
@@ -295,29 +277,44 @@ class Base(unittest.TestCase):
 
 
 class Topologies(Base):
-    """One boot of each case."""
+    """Where GPUs can hang, and what else people have on a command line."""
 
+    def test_side_by_side(self):
+        """Each way to hang a GPU, and the same machine without objects."""
+        case = CASES['side_by_side']
+        with self.guest(case) as guest:
+            guest.boot()
+            report = guest.report()
+            for way, (gpus, others) in WAYS.items():
+                with self.subTest(way):
+                    self.check(dataclasses.replace(case, gpus=gpus, others=others),
+                               report.part({*gpus, *others}))
+            self.verify(case, report, guest)
+            self.assertEqual(set(report.memory), set(range(12)))
+            srat = guest.tables()['SRAT']
+        bare = dataclasses.replace(
+            case, gpus={}, args=case.args[:-len(egm(*range(9)))],
+            others={**dict.fromkeys(WAYS['root_bus'][0]), '0000:11:00.0': None,
+                    '0000:23:00.0': 2})
+        with self.guest(bare, name='bare') as guest:
+            guest.boot()
+            report = guest.report()
+            self.verify(bare, report, guest)
+            # The same Generic Initiators, SRAT too
+            self.assertEqual(set(report.memory), set(range(12)))
+            self.assertEqual(guest.tables()['SRAT'], srat)
 
-def _add_case(name, case):
-    setattr(Topologies, f'test_{name}', lambda self: self.boot_once(case))
+    def test_production(self):
+        """A command line in the order of management tools."""
+        self.boot_once(CASES['production'])
 
-
-for _name, _case in CASES.items():
-    _add_case(_name, _case)
+    def test_smmu_per_host_bridge(self):
+        """As with nested SMMUs."""
+        self.boot_once(CASES['smmu_per_host_bridge'])
 
 
 class Lifecycle(Base):
     """Beyond one boot of one kernel."""
-
-    def test_initiators_unchanged(self):
-        """With our object or without: the same Generic Initiators, SRAT too."""
-        case = CASES['generic_initiators']
-        bare = dataclasses.replace(case, gpus={},
-                                   args=case.args[:-len(egm(0))])
-        with_object, without = self.boot_once(case), self.boot_once(bare)
-        self.assertEqual(with_object.tables['SRAT'], without.tables['SRAT'])
-        self.assertEqual(set(with_object.memory), set(range(9)))
-        self.assertEqual(set(without.memory), set(range(9)))
 
     def test_numbers_and_distances(self):
         """Linux' node numbers are those of -numa, and so are the distances.
@@ -336,18 +333,6 @@ class Lifecycle(Base):
         self.assertEqual(report.page_size, 16384)
         self.assertTrue(report.kernel.startswith('6.12.'), report.kernel)
 
-    def test_reboot(self):
-        """Three boots in one QEMU process find the same."""
-        case = CASES['two_sockets']
-        with self.guest(case) as guest:
-            guest.boot()
-            first = guest.report()
-            self.verify(case, first, guest)
-            for _ in range(2):
-                guest.send('reboot')
-                guest.boot()
-                self.assertTrue(guest.report().same(first))
-
     def test_acpi_hotplug(self):
         """ACPI PCI hot-plug has scopes of its own for the same Devices."""
         option = 'acpi-pci-hotplug-with-bridge-support'
@@ -363,7 +348,7 @@ class Lifecycle(Base):
             guest.boot()
             first = guest.report()
             self.verify(case, first, guest)
-            self.assertIn(b'PCNT', first.tables['DSDT'])
+            self.assertIn(b'PCNT', guest.tables()['DSDT'])
             # The next boot's tables have a Device for what was plugged in.
             guest.vm.cmd('device_add', driver='pcie-root-port', id='late',
                          bus='pcie.0', addr='5', chassis=99)
@@ -373,23 +358,34 @@ class Lifecycle(Base):
             self.verify(case, again, guest)
             self.assertEqual(again.egm, first.egm)
 
-    def test_reset_in_firmware(self):
-        """A reset while UEFI runs does no harm."""
-        case = CASES['two_sockets']
-        with self.guest(case) as guest:
-            guest.expect('UEFI firmware')
-            guest.vm.cmd('system_reset')
-            guest.boot()
-            self.verify(case, guest.report(), guest)
+    def page(self, report, guest):
+        """What the guest writes at an offset of its EGM is there in the file."""
+        wanted = pattern(report.page_size)
+        for found in {e.node: e for e in report.egm.values()}.values():
+            address = guest.page(found.node)
+            offset = address - found.base
+            self.assertTrue(0 <= offset < found.size)
+            self.assertEqual(
+                read_file(f'{self.tmp.name}/source/m{found.pxm}', offset, len(wanted)),
+                wanted)
 
-    def test_save_and_restore(self):
-        """A guest that was saved to a file goes on in another QEMU."""
+    def test_two_sockets(self):
+        """A reset while UEFI runs, a reboot, and a guest that goes on in another QEMU:
+        each boot finds the same.
+        """
         case = CASES['two_sockets']
         state = f'file:{self.tmp.name}/state'
         with self.guest(case, name='source') as guest:
+            guest.expect('UEFI firmware')
+            guest.vm.cmd('system_reset')
             guest.boot()
-            first = guest.report()
+            first, tables = guest.report(), guest.tables()
             self.verify(case, first, guest)
+            self.page(first, guest)
+            guest.send('reboot')
+            guest.boot()
+            self.assertTrue(guest.report().same(first))
+            self.assertEqual(guest.tables(), tables)
             guest.vm.cmd('migrate', uri=state)
             guest.vm.wait('the state to be saved', lambda: guest.vm.cmd(
                 'query-migrate')['status'] == 'completed')
@@ -402,22 +398,7 @@ class Lifecycle(Base):
             guest.send('reboot')
             guest.boot()
             self.assertTrue(guest.report().same(first))
-
-    def test_linear_mapping(self):
-        """What the guest writes at an offset of its EGM is there in the file."""
-        case = CASES['two_sockets']
-        with self.guest(case) as guest:
-            guest.boot()
-            report = guest.report()
-            self.verify(case, report, guest)
-            wanted = pattern(report.page_size)
-            for found in {e.node: e for e in report.egm.values()}.values():
-                address = guest.page(found.node)
-                offset = address - found.base
-                self.assertTrue(0 <= offset < found.size)
-                self.assertEqual(
-                    read_file(f'{self.tmp.name}/ram/m{found.pxm}', offset,
-                              len(wanted)), wanted)
+            self.assertEqual(guest.tables(), tables)
 
 
 if __name__ == '__main__':

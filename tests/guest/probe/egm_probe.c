@@ -2,9 +2,11 @@
 /*
  * What a driver for a GPU with EGM finds in a guest
  *
- * /proc/egm_devices makes the calls of such a driver for every PCI function:
- * its NUMA node, which the driver takes for the node of its EGM, and, if it has
- * at least one of them, its three properties.
+ * /proc/egm_report makes the calls of such a driver for every PCI function: its
+ * NUMA node, which the driver takes for the node of its EGM, its ACPI companion and,
+ * if it has at least one of them, its three properties. It tells the memory and the
+ * distances of each NUMA node as well. In a guest that is emulated in an emulated
+ * host, a program for each line would take a minute.
  *
  * /proc/egm_page allocates a page on the NUMA node that was written to it, fills
  * it with the pattern below, and tells its physical address.
@@ -23,23 +25,56 @@
 #include <linux/property.h>
 #include <linux/seq_file.h>
 #include <linux/uaccess.h>
+#include <linux/utsname.h>
 
 /* The page holds this, plus its own index, in each of its 64-bit words. */
 #define PATTERN 0x45474d2070616765ULL
 
 static struct page *page;
 
-static int devices_show(struct seq_file *m, void *v)
+/* The path of a device's ACPI companion, as firmware_node/path in sysfs has it */
+static void path_show(struct seq_file *m, struct pci_dev *pdev)
+{
+	struct acpi_buffer path = { ACPI_ALLOCATE_BUFFER };
+
+	if (ACPI_FAILURE(acpi_get_name(ACPI_HANDLE(&pdev->dev),
+				       ACPI_FULL_PATHNAME, &path)))
+		return;
+	seq_printf(m, "path %s %s\n", pci_name(pdev), (char *)path.pointer);
+	kfree(path.pointer);
+}
+
+static void nodes_show(struct seq_file *m)
+{
+	int node, other;
+
+	for_each_online_node(node) {
+		unsigned long pages = 0;
+
+		for (int i = 0; i < MAX_NR_ZONES; i++)
+			pages += zone_managed_pages(NODE_DATA(node)->node_zones + i);
+		seq_printf(m, "memory %d %lu\ndistance %d", node,
+			   pages << (PAGE_SHIFT - 10), node);
+		for_each_online_node(other)
+			seq_printf(m, " %d", node_distance(node, other));
+		seq_putc(m, '\n');
+	}
+}
+
+static int report_show(struct seq_file *m, void *v)
 {
 	struct pci_dev *pdev = NULL;
 
+	seq_printf(m, "kernel %s\n", init_uts_ns.name.release);
 	seq_printf(m, "page_size %lu\n", PAGE_SIZE);
+	nodes_show(m);
 	for_each_pci_dev(pdev) {
 		u64 base = 0, size = 0, pxm = 0;
 		int no_base, no_size, no_pxm;
 
 		seq_printf(m, "pci %s node %d\n", pci_name(pdev),
 			   dev_to_node(&pdev->dev));
+		path_show(m, pdev);
 		no_base = device_property_read_u64(&pdev->dev,
 						   "nvidia,egm-base-pa", &base);
 		no_size = device_property_read_u64(&pdev->dev,
@@ -121,12 +156,12 @@ static int fill_show(struct seq_file *m, void *v)
 
 static int __init egm_probe_init(void)
 {
-	if (!proc_create_single("egm_devices", 0444, NULL, devices_show))
+	if (!proc_create_single("egm_report", 0444, NULL, report_show))
 		return -ENOMEM;
 	if (!proc_create("egm_page", 0644, NULL, &page_ops) ||
 	    !proc_create_single("egm_fill", 0444, NULL, fill_show)) {
 		remove_proc_entry("egm_page", NULL);
-		remove_proc_entry("egm_devices", NULL);
+		remove_proc_entry("egm_report", NULL);
 		return -ENOMEM;
 	}
 	return 0;
@@ -136,7 +171,7 @@ static void __exit egm_probe_exit(void)
 {
 	remove_proc_entry("egm_fill", NULL);
 	remove_proc_entry("egm_page", NULL);
-	remove_proc_entry("egm_devices", NULL);
+	remove_proc_entry("egm_report", NULL);
 	if (page)
 		__free_page(page);
 }
