@@ -490,6 +490,20 @@ class Retired(unittest.TestCase):
                 found.append((base, length, 0))
         self.assertEqual(sorted(found), pieces(holes_of(ranges)))
 
+    def test_one_descriptor(self):
+        """The device is opened once: drivers let only the first descriptor work."""
+        with self.machine() as vm:
+            fds = [os.readlink(fd) for fd in
+                   pathlib.Path(f'/proc/{vm.process.pid}/fd').iterdir()]
+        self.assertEqual(fds.count(self.zero.path), 1, fds)
+
+    def test_size(self):
+        """Drivers may map what follows a region."""
+        with self.assertRaisesRegex(RuntimeError, 'size=2199023255552 is larger than '
+                                    'the region of 1099511627776 bytes'), \
+                self.machine(ram=self.ram(size=2 << 40)):
+            pass
+
     def test_replaced(self):
         """What was looked at has to be what was opened."""
         self.zero.environment['EGM_REPLACED'] = 'yes'
