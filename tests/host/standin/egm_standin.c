@@ -67,12 +67,13 @@ static const struct generation {
 	bool whole;	/* retired: all pages of a block, not the first one */
 	bool sorted;	/* they ascend, and are in the region */
 	bool registers;	/* pages for memory failure, and tells those that failed */
+	bool binds;	/* there is a region while vfio has a GPU of it */
 	bool needs_list; /* takes no _DSD that does not tell where that list is */
 } generations[] = {
-	{ 'A' },
-	{ 'B', .tells = true, .once = true, .registers = true },
+	{ 'A', .binds = true },
+	{ 'B', .tells = true, .once = true, .registers = true, .binds = true },
 	{ 'C', .tells = true, .links = true, .checks = true, .crashes = true,
-	  .registers = true, .needs_list = true },
+	  .registers = true, .binds = true, .needs_list = true },
 	{ 'M', .tells = true, .links = true, .checks = true, .shared = true,
 	  .whole = true, .registers = true, .needs_list = true },
 	{ 'E', .tells = true, .links = true, .checks = true, .exclusive = true,
@@ -113,11 +114,11 @@ MODULE_PARM_DESC(huge, "map blocks of the page tables' next level on access, ins
 struct egm_region {
 	struct device dev;
 	struct cdev cdev;
-	struct mutex lock;	/* of E: users, and the zeroing */
+	struct mutex lock;	/* of the GPUs; of E: users, and the zeroing */
 	atomic_t users;
 	bool mapped;
 	unsigned int index;	/* into the parameters */
-	struct pci_dev *gpus[MAX_GPUS];
+	struct pci_dev *gpus[MAX_GPUS];	/* the last one is NULL */
 #if NEW_KERNEL
 	struct pfn_address_space space;
 	unsigned int num_failed;
@@ -126,6 +127,7 @@ struct egm_region {
 #endif
 };
 
+static DEFINE_MUTEX(regions_lock);	/* what is in regions[] */
 static struct egm_region *regions[MAX_REGIONS];
 static dev_t first_dev;
 static const struct class egm_class = { .name = "egm" };
@@ -147,10 +149,11 @@ static DEVICE_ATTR_RO(egm_size);
 static ssize_t gpu_devices_show(struct device *dev,
 				struct device_attribute *attr, char *buf)
 {
-	struct pci_dev **gpu = to_region(dev)->gpus;
+	struct egm_region *region = to_region(dev);
 	int len = 0;
 
-	for (; *gpu; gpu++)
+	guard(mutex)(&region->lock);
+	for (struct pci_dev **gpu = region->gpus; *gpu; gpu++)
 		len += sysfs_emit_at(buf, len, "%s\n", pci_name(*gpu));
 	return len;
 }
@@ -259,6 +262,7 @@ static int egm_set_fatal(const char *text, const struct kernel_param *param)
 	u64 address;
 	int ret = kstrtou64(text, 0, &address);
 
+	guard(mutex)(&regions_lock);
 	for (unsigned int i = 0; i < num_regions && !ret; i++) {
 		struct egm_region *region = regions[i];
 
@@ -573,40 +577,69 @@ static int egm_find_regions(void)
 	return 0;
 }
 
-/* PCI devices whose _DSD names the domain of the region */
-static int egm_collect_gpus(struct egm_region *region)
+/* The device of an address in a list, with a reference; @text becomes the rest. */
+static struct pci_dev *egm_next_gpu(const char **text)
 {
-	struct pci_dev *pdev = NULL;
-	u64 start, length, domain;
-	unsigned int n = 0;
+	unsigned int domain, bus, slot, func;
+	struct pci_dev *pdev;
 
-	for_each_pci_dev(pdev) {
-		if (n < MAX_GPUS - 1 &&
-		    egm_properties(pdev, &start, &length, &domain) &&
-		    domain == pxm[region->index])
-			region->gpus[n++] = pci_dev_get(pdev);
+	if (sscanf(*text, "%x:%x:%x.%x", &domain, &bus, &slot, &func) != 4)
+		return ERR_PTR(-EINVAL);
+	pdev = pci_get_domain_bus_and_slot(domain, bus, PCI_DEVFN(slot, func));
+	*text = strchr(*text, '+');
+	*text += *text ? 1 : 0;
+	return pdev ?: ERR_PTR(-ENODEV);
+}
+
+/* Whether all addresses of a list are those of devices */
+static int egm_check_gpus(const char *text)
+{
+	while (text && *text) {
+		struct pci_dev *pdev = egm_next_gpu(&text);
+
+		if (IS_ERR(pdev))
+			return PTR_ERR(pdev);
+		pci_dev_put(pdev);
 	}
 	return 0;
 }
 
-static int egm_find_gpus(struct egm_region *region)
+/* Whether a device is of region @i: its _DSD names the domain, or the list has it. */
+static bool egm_is_gpu(unsigned int i, struct pci_dev *pdev)
 {
-	const char *text = gpus[region->index];
-	unsigned int n = 0, domain, bus, slot, func;
+	const char *text = gpus[i];
+	u64 start, length, domain;
 
 	if (from_firmware)
-		return egm_collect_gpus(region);
-	while (text && *text && n < MAX_GPUS - 1) {
-		if (sscanf(text, "%x:%x:%x.%x", &domain, &bus, &slot, &func) != 4)
-			return -EINVAL;
-		region->gpus[n] = pci_get_domain_bus_and_slot(
-			domain, bus, PCI_DEVFN(slot, func));
-		if (!region->gpus[n++])
-			return -ENODEV;
-		text = strchr(text, '+');
-		text = text ? text + 1 : NULL;
+		return egm_properties(pdev, &start, &length, &domain) &&
+		       domain == pxm[i];
+	while (text && *text) {
+		struct pci_dev *gpu = egm_next_gpu(&text);
+
+		pci_dev_put(gpu);
+		if (gpu == pdev)
+			return true;
 	}
-	return 0;
+	return false;
+}
+
+/* Whether the driver knows a device: what binds does so by its vfio driver. */
+static bool egm_knows(struct pci_dev *pdev)
+{
+	return !gen->binds ||
+	       (pdev->dev.driver && strstr(pdev->dev.driver->name, "vfio"));
+}
+
+static void egm_find_gpus(struct egm_region *region)
+{
+	struct pci_dev *pdev = NULL;
+	unsigned int n = 0;
+
+	for_each_pci_dev(pdev) {
+		if (n < MAX_GPUS - 1 && egm_is_gpu(region->index, pdev) &&
+		    egm_knows(pdev))
+			region->gpus[n++] = pci_dev_get(pdev);
+	}
 }
 
 static void egm_dev_release(struct device *dev)
@@ -622,6 +655,8 @@ static void egm_remove(unsigned int i)
 {
 	struct egm_region *region = regions[i];
 
+	if (!region)
+		return;
 	for (struct pci_dev **gpu = region->gpus; gen->links && *gpu; gpu++)
 		sysfs_remove_link(&region->dev.kobj, pci_name(*gpu));
 	cdev_device_del(&region->cdev, &region->dev);
@@ -629,12 +664,9 @@ static void egm_remove(unsigned int i)
 	regions[i] = NULL;
 }
 
-static int egm_add(unsigned int i)
+/* Never hand out memory that the kernel uses. */
+static int egm_check_region(unsigned int i)
 {
-	struct egm_region *region;
-	int ret;
-
-	/* Never hand out memory that the kernel uses. */
 	if (!size[i] || !PAGE_ALIGNED(base[i] | size[i]) ||
 	    region_intersects(base[i], size[i], IORESOURCE_SYSTEM_RAM,
 			      IORES_DESC_NONE) != REGION_DISJOINT) {
@@ -644,8 +676,15 @@ static int egm_add(unsigned int i)
 	}
 	if (pxm[i] < 0 || pxm[i] >= MAX_PXM)
 		return -EINVAL;
+	return egm_check_gpus(gpus[i]);
+}
 
-	region = kzalloc(sizeof(*region), GFP_KERNEL);
+/* Make the device of region @i, if the driver knows a GPU or does without. */
+static int egm_add(unsigned int i)
+{
+	struct egm_region *region = kzalloc(sizeof(*region), GFP_KERNEL);
+	int ret;
+
 	if (!region)
 		return -ENOMEM;
 	mutex_init(&region->lock);
@@ -657,11 +696,14 @@ static int egm_add(unsigned int i)
 	region->dev.release = egm_dev_release;
 	cdev_init(&region->cdev, &egm_fops);
 	region->cdev.owner = THIS_MODULE;
-	ret = egm_find_gpus(region);
+	egm_find_gpus(region);
+	if (gen->binds && !region->gpus[0]) {
+		put_device(&region->dev);
+		return 0;
+	}
 	if (gen->crashes && region->gpus[0])
 		region->dev.parent = &region->gpus[0]->dev;
-	ret = ret ?:
-	      dev_set_name(&region->dev, "egm%d", pxm[i]) ?:
+	ret = dev_set_name(&region->dev, "egm%d", pxm[i]) ?:
 	      cdev_device_add(&region->cdev, &region->dev);
 	if (ret) {
 		put_device(&region->dev);
@@ -674,14 +716,76 @@ static int egm_add(unsigned int i)
 	return ret;
 }
 
+/* A GPU of region @i got its vfio driver: the first one makes the region. */
+static int egm_bound(unsigned int i, struct pci_dev *pdev)
+{
+	struct egm_region *region = regions[i];
+	struct pci_dev **gpu;
+
+	if (!region)
+		return egm_add(i);
+	for (gpu = region->gpus; *gpu && *gpu != pdev; gpu++)
+		;
+	if (*gpu || gpu == region->gpus + MAX_GPUS - 1)
+		return 0;
+	scoped_guard(mutex, &region->lock)
+		*gpu = pci_dev_get(pdev);
+	return gen->links ? sysfs_create_link(&region->dev.kobj, &pdev->dev.kobj,
+					      pci_name(pdev)) : 0;
+}
+
+/* A GPU of region @i lost its driver: with the last one, the region goes. */
+static void egm_unbound(unsigned int i, struct pci_dev *pdev)
+{
+	struct egm_region *region = regions[i];
+	struct pci_dev **gpu;
+
+	if (!region)
+		return;
+	for (gpu = region->gpus; *gpu && *gpu != pdev; gpu++)
+		;
+	if (!*gpu)
+		return;
+	if (!region->gpus[1]) {
+		egm_remove(i);
+		return;
+	}
+	if (gen->links)
+		sysfs_remove_link(&region->dev.kobj, pci_name(pdev));
+	scoped_guard(mutex, &region->lock)
+		memmove(gpu, gpu + 1,
+			(char *)(region->gpus + MAX_GPUS) - (char *)(gpu + 1));
+	pci_dev_put(pdev);
+}
+
+static int egm_notify(struct notifier_block *block, unsigned long action,
+		      void *data)
+{
+	struct device *dev = data;
+	struct pci_dev *pdev = to_pci_dev(dev);
+
+	guard(mutex)(&regions_lock);
+	for (unsigned int i = 0; i < num_regions; i++) {
+		if (action == BUS_NOTIFY_UNBOUND_DRIVER)
+			egm_unbound(i, pdev);
+		else if (action == BUS_NOTIFY_BOUND_DRIVER &&
+			 egm_is_gpu(i, pdev) && egm_knows(pdev) &&
+			 egm_bound(i, pdev))
+			pr_err("egm_standin: no region %d\n", pxm[i]);
+	}
+	return NOTIFY_DONE;
+}
+
+static struct notifier_block egm_notifier = { .notifier_call = egm_notify };
+
 static void egm_standin_exit(void)
 {
 	if (!num_regions)
 		return;
-	for (unsigned int i = 0; i < MAX_REGIONS; i++) {
-		if (regions[i])
-			egm_remove(i);
-	}
+	if (gen->binds)
+		bus_unregister_notifier(&pci_bus_type, &egm_notifier);
+	for (unsigned int i = 0; i < MAX_REGIONS; i++)
+		egm_remove(i);
 	class_unregister(&egm_class);
 	unregister_chrdev_region(first_dev, MAX_PXM);
 }
@@ -703,10 +807,13 @@ static int __init egm_standin_init(void)
 		return ret;
 	for (unsigned int i = 0; i < num_regions; i++)
 		lowest = min(lowest, pxm[i]);
-	for (unsigned int i = 0; gen->exclusive && i < num_regions; i++) {
-		if (pxm[i] - lowest >= WINDOW)
-			return -EINVAL;
+	for (unsigned int i = 0; i < num_regions && !ret; i++) {
+		ret = egm_check_region(i);
+		if (gen->exclusive && pxm[i] - lowest >= WINDOW)
+			ret = -EINVAL;
 	}
+	if (ret)
+		return ret;
 	ret = alloc_chrdev_region(&first_dev, 0, MAX_PXM, "egm");
 	if (ret)
 		return ret;
@@ -715,8 +822,12 @@ static int __init egm_standin_init(void)
 		unregister_chrdev_region(first_dev, MAX_PXM);
 		return ret;
 	}
-	for (unsigned int i = 0; i < num_regions && !ret; i++)
-		ret = egm_add(i);
+	if (gen->binds)
+		bus_register_notifier(&pci_bus_type, &egm_notifier);
+	scoped_guard(mutex, &regions_lock) {
+		for (unsigned int i = 0; i < num_regions && !ret; i++)
+			ret = regions[i] ? 0 : egm_add(i);
+	}
 	if (ret)
 		egm_standin_exit();
 	return ret;
