@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Run unittest cases with TAP output, the format of QEMU's other tests."""
+"""Run unittest cases with TAP output, the format of QEMU's other tests.
+
+usage: tap.py DIRECTORY NAME...     the cases of several modules, in one process:
+                                    MODULE, MODULE.CLASS or MODULE.CLASS.METHOD
+"""
 
 import sys
 import time
@@ -21,7 +25,7 @@ class _Result(unittest.TestResult):
     def _line(self, status, test, note=''):
         self.number += 1
         seconds = time.monotonic() - self.begin
-        print(f'{status} {self.number} {test.id().split(".", 1)[-1]}{note}\n'
+        print(f'{status} {self.number} {test.id().split(".", 1)[-1].rstrip(")")}{note}\n'
               f'# {seconds:.1f} s', flush=True)
 
     def addSuccess(self, test):
@@ -65,14 +69,22 @@ class _Result(unittest.TestResult):
         self._bad(test, err)
 
 
-def main():
-    """In place of unittest.main()."""
-    names = sys.argv[1:]
-    loader = unittest.defaultTestLoader
-    suite = loader.loadTestsFromNames(names, sys.modules['__main__']) if names \
-        else loader.loadTestsFromModule(sys.modules['__main__'])
+def _run(suite):
     result = _Result()
     suite.run(result)
     # A class that is skipped, or cannot be set up, is one line.
     print(f'1..{result.number}')
     sys.exit(0 if result.wasSuccessful() else 1)
+
+
+def main():
+    """In place of unittest.main()."""
+    names = sys.argv[1:]
+    loader = unittest.defaultTestLoader
+    _run(loader.loadTestsFromNames(names, sys.modules['__main__']) if names else
+         loader.loadTestsFromModule(sys.modules['__main__']))
+
+
+if __name__ == '__main__':
+    sys.path[0] = sys.argv[1]
+    _run(unittest.defaultTestLoader.loadTestsFromNames(sys.argv[2:]))

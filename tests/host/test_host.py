@@ -6,6 +6,7 @@ The devices are stand-ins (see standin/ and host.py); everything else is real:
 the kernel, its IOMMU driver, vfio, and the QEMU that was built.
 """
 
+import atexit
 import os
 import pathlib
 import re
@@ -18,6 +19,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 # pylint: disable=wrong-import-position
 from host import Dma, Host, MIB, PLATFORMS, Qemu, REGIONS  # noqa: E402
 from egmtest import acpi, fdt, fw_cfg, tap  # noqa: E402
+from egmtest.made import need_arm64  # noqa: E402
 
 BUILD = pathlib.Path(os.environ['EGM_BUILD'])
 HOST = PLATFORMS[os.environ.get('EGM_HOST', 'arm64')]
@@ -80,10 +82,12 @@ class HostTest(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
+        need_arm64(BUILD)
         if not HostTest.host:
             HostTest.host = Host(HOST, BUILD, BUILD / f'host-{HOST.name}')
             HostTest.host.__enter__()
-            unittest.addModuleCleanup(HostTest.host.__exit__, None, None, None)
+            # Other modules use it as well.
+            atexit.register(HostTest.host.__exit__, None, None, None)
             HostTest.host.boot()
 
     def tearDown(self):
@@ -122,10 +126,12 @@ class HostTest(unittest.TestCase):
         return text
 
 
-def generations(names):
-    """Make a test class of the decorated one for each generation of the driver."""
+def generations(names, full=None):
+    """Make a test class of the decorated one for each generation of the driver that
+    matters to it; `make check-full` takes those of FULL.
+    """
     def expand(cases):
-        for name in names:
+        for name in full if full and 'EGM_FULL' in os.environ else names:
             made = cases.__name__ + name
             globals()[made] = type(made, (cases, HostTest), {
                 'driver': name, '__module__': __name__, '__doc__': cases.__doc__})
@@ -133,7 +139,7 @@ def generations(names):
     return expand
 
 
-@generations('BE')
+@generations('BE', full='BCME')
 class Works:
     """Machines that start."""
 
@@ -168,6 +174,19 @@ class Works:
             self.check_tables(qemu, {(0,): (RAM_BASE, 256 * MIB, 0),
                                      (1,): (RAM_BASE, 256 * MIB, 0)})
 
+    def check_tables(self, qemu, gpus):
+        """What QEMU tells, by number of the GPU."""
+        with tempfile.TemporaryDirectory(prefix='egm-host-') as directory:
+            text = {name: acpi.decode(directory, name, table)
+                    for name, table in fw_cfg.tables(qemu).items()}
+        devices = {d.adrs: (d.base, d.size, d.pxm)
+                   for d in acpi.egm_devices(text['DSDT'])}
+        self.assertEqual(devices, {((number + 1) << 16, 0): value
+                                   for (number,), value in gpus.items()})
+        affinities = {(a.base, a.size, a.pxm)
+                      for a in acpi.memory_affinities(text['SRAT']) if a.enabled}
+        self.assertEqual(affinities, set(gpus.values()))
+
     def test_two_regions(self):
         """Each socket's GPU with its own region."""
         args = (['-m', '384', '-smp', '2', *backend(0, 4, 256),
@@ -184,18 +203,10 @@ class Works:
                 qemu, {(0,): (RAM_BASE, 256 * MIB, 0),
                        (2,): (RAM_BASE + 256 * MIB, 128 * MIB, 1)})
 
-    def check_tables(self, qemu, gpus):
-        """What QEMU tells, by number of the GPU."""
-        with tempfile.TemporaryDirectory(prefix='egm-host-') as directory:
-            text = {name: acpi.decode(directory, name, table)
-                    for name, table in fw_cfg.tables(qemu).items()}
-        devices = {d.adrs: (d.base, d.size, d.pxm)
-                   for d in acpi.egm_devices(text['DSDT'])}
-        self.assertEqual(devices, {((number + 1) << 16, 0): value
-                                   for (number,), value in gpus.items()})
-        affinities = {(a.base, a.size, a.pxm)
-                      for a in acpi.memory_affinities(text['SRAT']) if a.enabled}
-        self.assertEqual(affinities, set(gpus.values()))
+
+@generations('E', full='BCME')
+class Runs:
+    """What is the same with each generation."""
 
     def test_dma(self):
         """vfio type1 maps the region: the device reads and writes it."""
@@ -240,6 +251,8 @@ class Works:
 
     def test_virtual_function(self):
         """What counts is the physical function."""
+        if self.driver in 'BC':
+            self.skipTest('here the physical function is not bound to vfio')
         physical, virtual = HOST.function
         args = ram(64) + passthrough(0, address=virtual) + egm(0)
         with self.standin(gpus=f'{physical},{HOST.gpus[2]}'):
@@ -390,6 +403,53 @@ class Poisoned:
         self.host.check('rm /tmp/disk')
 
 
+@generations('BC')
+class Bound:
+    """The driver has a region only while a GPU of it is bound to vfio."""
+
+    def move(self, number, where):
+        """Take a GPU from vfio (`unbind`), or give it back (`bind`)."""
+        self.host.check(f'echo {HOST.gpus[number]} > /sys/bus/pci/drivers/vfio-pci/{where}')
+
+    def gpus(self):
+        """GPUs of region 4, as the driver names them."""
+        return self.host.check('cd /sys/class/egm/egm4; cat gpu_devices 2> /dev/null || '
+                               'ls -d *:*').split()
+
+    def test_bound(self):
+        """The region comes with the first GPU, and goes with the last one."""
+        for number in range(2):
+            self.move(number, 'unbind')
+            self.addCleanup(self.host.run, f'echo {HOST.gpus[number]} > '
+                            '/sys/bus/pci/drivers/vfio-pci/bind')
+        with self.standin():
+            self.refuses(ram(64), 'mem-path=/dev/egm4: there is no such device')
+            self.starts(['-m', '64', *backend(0, 5, 64), *node(0)])
+            self.move(1, 'bind')
+            self.assertEqual(self.gpus(), [HOST.gpus[1]])
+            self.starts(ram(64))
+            self.move(0, 'bind')
+            self.assertEqual(sorted(self.gpus()), list(HOST.gpus[:2]))
+            self.assertEqual(self.starts(ONE), '')
+            self.move(1, 'unbind')
+            self.assertEqual(self.gpus(), [HOST.gpus[0]])
+            self.move(0, 'unbind')
+            self.refuses(ram(64), 'mem-path=/dev/egm4: there is no such device')
+
+
+class Crash(HostTest):
+    """What ends a real host fails a case."""
+
+    driver = 'C'
+
+    def test_second_mapping(self):
+        """Generation C crashes when a second descriptor is mapped."""
+        with self.standin(), self.qemu(ram(64)):
+            self.host.run('egm_write /dev/egm4 4096 0 2>&1')
+        with self.assertRaisesRegex(AssertionError, 'WARNING'):
+            self.tearDown()
+
+
 @generations('A')
 class Unknown:
     """A driver that tells nothing."""
@@ -403,7 +463,7 @@ class Unknown:
                              'the size of the region')
 
 
-@generations('BCME')
+@generations('BE', full='BCME')
 class Errors:
     """Mistakes, with and without an acpi-egm-memory object."""
 
@@ -487,14 +547,24 @@ class Ordinary(HostTest):
         self.assertNotIn('EGM', text)
 
 
-@generations('BCME')
-class Exclusive:
-    """A region is the RAM of one VM, through one backend."""
+class InUse:
+    """What both of the following classes ask."""
 
     def busy(self, args, who='', path='/dev/egm4', **keywords):
         """QEMU does not start, as somebody has the region."""
         self.refuses(args, "': cannot use EGM region egm4, "
                      f'mem-path={path}: the region is in use by {who}', **keywords)
+
+    def descriptors(self, qemu):
+        """Those of the device."""
+        return self.host.check(
+            f'cd /proc/{qemu.pid}/fd; for f in *; do '
+            '[ "$(readlink $f)" != /dev/egm4 ] || echo $f; done; cd /').split()
+
+
+@generations('BCME')
+class Exclusive(InUse):
+    """A region is the RAM of one VM: what becomes of a second open()."""
 
     def test_other_process(self):
         """The holder is named, and unharmed; the other region is free."""
@@ -513,24 +583,6 @@ class Exclusive:
             with self.qemu(ram(64)) as qemu:
                 self.busy(ram(64, path='/tmp/egm'), f'process {qemu.pid}\n',
                           '/tmp/egm')
-
-    def test_own_process(self):
-        """Two backends of one VM, by two names of the device, or two nodes."""
-        args = ['-m', '128', '-smp', '2', *backend(0, 4, 64),
-                *backend(1, 4, 64, path='/tmp/egm'), *node(0), *node(1)]
-        who = 'another memory backend\n'
-        with self.standin():
-            self.host.check('ln -sf /dev/egm4 /tmp/egm')
-            self.busy(args, who, '/tmp/egm')
-            self.host.check('rm /tmp/egm')
-            self.other_node()
-            self.busy(args, who, '/tmp/egm')
-
-    def test_namespace(self):
-        """Who cannot see the holder does not name another process."""
-        with self.standin(), self.qemu(ram(64)):
-            self.busy(ram(64), 'another process\n',
-                      prefix='unshare -p -f --mount-proc')
 
     def together(self, *paths):
         """Start QEMUs at the same time; one starts, and its RAM stays its own."""
@@ -557,27 +609,6 @@ class Exclusive:
             self.together('/dev/egm4', '/dev/egm4')
             self.together('/dev/egm4', '/tmp/egm')
 
-    def test_killed(self):
-        """A crash leaves nothing behind."""
-        with self.standin():
-            with self.qemu(ONE) as qemu:
-                qemu.end('KILL')
-                self.assertEqual(self.starts(ONE), '')
-
-    def descriptors(self, qemu):
-        """Those of the device."""
-        return self.host.check(
-            f'cd /proc/{qemu.pid}/fd; for f in *; do '
-            '[ "$(readlink $f)" != /dev/egm4 ] || echo $f; done; cd /').split()
-
-    def test_one_descriptor(self):
-        """It is opened once, and no child gets it."""
-        with self.standin(), self.qemu(ram(64)) as qemu:
-            fds = self.descriptors(qemu)
-            self.assertEqual(len(fds), 1)
-            flags = self.host.check(f'grep flags /proc/{qemu.pid}/fdinfo/{fds[0]}')
-            self.assertTrue(int(flags.split()[1], 8) & os.O_CLOEXEC, flags)
-
     def test_passed(self):
         """A process that was given the memory, and outlives QEMU, keeps it."""
         self.passed('')
@@ -601,6 +632,44 @@ class Exclusive:
                 self.host.check(f'kill {qemu.pid} {keeper}; '
                                 f'while [ -e /proc/{keeper} ]; do sleep 0.1; done')
                 self.starts(ram(64))
+
+
+@generations('E', full='BCME')
+class OneVM(InUse):
+    """The same, where the driver does not matter."""
+
+    def test_own_process(self):
+        """Two backends of one VM, by two names of the device, or two nodes."""
+        args = ['-m', '128', '-smp', '2', *backend(0, 4, 64),
+                *backend(1, 4, 64, path='/tmp/egm'), *node(0), *node(1)]
+        who = 'another memory backend\n'
+        with self.standin():
+            self.host.check('ln -sf /dev/egm4 /tmp/egm')
+            self.busy(args, who, '/tmp/egm')
+            self.host.check('rm /tmp/egm')
+            self.other_node()
+            self.busy(args, who, '/tmp/egm')
+
+    def test_namespace(self):
+        """Who cannot see the holder does not name another process."""
+        with self.standin(), self.qemu(ram(64)):
+            self.busy(ram(64), 'another process\n',
+                      prefix='unshare -p -f --mount-proc')
+
+    def test_killed(self):
+        """A crash leaves nothing behind."""
+        with self.standin():
+            with self.qemu(ONE) as qemu:
+                qemu.end('KILL')
+                self.assertEqual(self.starts(ONE), '')
+
+    def test_one_descriptor(self):
+        """It is opened once, and no child gets it."""
+        with self.standin(), self.qemu(ram(64)) as qemu:
+            fds = self.descriptors(qemu)
+            self.assertEqual(len(fds), 1)
+            flags = self.host.check(f'grep flags /proc/{qemu.pid}/fdinfo/{fds[0]}')
+            self.assertTrue(int(flags.split()[1], 8) & os.O_CLOEXEC, flags)
 
     def test_teardown(self):
         """A mapping that is still being taken down keeps the region."""

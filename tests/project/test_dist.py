@@ -13,7 +13,7 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 # pylint: disable=wrong-import-position
 from egmtest import machine, tap  # noqa: E402
-from egmtest.made import made  # noqa: E402
+from egmtest.made import made, need_arm64  # noqa: E402
 
 BUILD = pathlib.Path(os.environ['EGM_BUILD'])
 SCRIPTS = machine.TOP / 'scripts'
@@ -31,6 +31,7 @@ class Dist(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
+        need_arm64(BUILD)
         made(BUILD, 'egm/tests/host/qemu-system-aarch64.arm64')
         status, text, errors = run(SCRIPTS / 'dist', BUILD / 'arm64')
         if status:
