@@ -1,15 +1,17 @@
 /*
- * acpi-egm-memory: what users may write, and what they are told otherwise
+ * acpi-egm-memory: accepted command lines and QMP commands, and errors
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * The tables that come out are the subject of acpi-egm-memory-tables-test.c.
+ * bios-tables-test has the tables.
  */
 
 #include "qemu/osdep.h"
+#include "qemu/bswap.h"
 #include "qemu/units.h"
 #include <glib/gstdio.h>
 #include "libqtest.h"
+#include "libqos/fw_cfg.h"
 #include "qobject/qdict.h"
 #include "qobject/qlist.h"
 #include "qobject/qstring.h"
@@ -32,13 +34,27 @@ static char *tmp_dir;
 #define PXB(node) "-device pxb-pcie,id=pxb,bus=pcie.0,bus_nr=32,numa_node=" \
                   node " -device pcie-root-port,id=rp1,bus=pxb,chassis=1 " \
                   "-device pci-testdev,id=dev0,bus=rp1 "
+#define PXB_AT(n, nr) "-device pxb-pcie,id=pxb" #n ",bus=pcie.0,bus_nr=" #nr \
+                      " -device pcie-root-port,id=rp" #n ",bus=pxb" #n \
+                      ",chassis=1" #n " "
+#define GPU_ON(bus) "-device pci-testdev,id=dev0,bus=" bus " "
+#define GI(dev, node) "-object acpi-generic-initiator,id=gi" node ",pci-dev=" \
+                      dev ",node=" node " "
+#define RAM(id) "-object memory-backend-ram,id=" id ",size=128M "
 /* Room for memory devices, which need firmware and 64 bits, and one of them */
-#define SLOTS "-cpu max -bios $D/firmware " \
-              "-object memory-backend-ram,id=x,size=128M "
-#define DIMMS SLOTS M0 "-m 128M,slots=4,maxmem=1G " \
-              "-numa node,nodeid=0,memdev=m0 -numa node,nodeid=1 " GPU EGM
-#define NO_MORE "NUMA node 0 takes no memory device: acpi-egm-memory 'egm0' " \
-                "tells the guest that the memory of node 0 is the EGM of 'dev0'"
+#define SLOTS "-cpu max -bios $D/firmware " RAM("x")
+/* Node 0 is EGM, 1 ordinary memory, 2 for memory of the GPU. */
+#define DIMMS SLOTS M0 RAM("r") "-m 256M,slots=4,maxmem=1G " \
+              "-numa node,nodeid=0,memdev=m0 -numa node,nodeid=1,memdev=r " \
+              "-numa node,nodeid=2 " GPU EGM GI("dev0", "2")
+#define NO_MORE(node) "cannot plug memory into NUMA node " node ": all " \
+                      "memory of this node belongs to 'dev0' " \
+                      "(acpi-egm-memory 'egm0'); use another node="
+/* The only node with CPUs or memory is EGM. */
+#define NO_ROOM SLOTS M0 "-m 128M,slots=4,maxmem=1G " \
+                "-numa node,nodeid=0,memdev=m0 -numa node,nodeid=1 " GPU EGM
+#define NO_NODE "cannot plug memory: each NUMA node with CPUs or memory is " \
+                "reserved by acpi-egm-memory"
 #define ANON "-device pci-testdev "
 #define GOOD M0 NODE0 GPU EGM
 #define EGM0 "acpi-egm-memory 'egm0': "
@@ -74,7 +90,7 @@ typedef struct {
     const char *name;
     const char *machine;    /* NULL: virt */
     const char *args;
-    const char *message;    /* NULL: starts without a word about EGM */
+    const char *message;    /* NULL: starts, and prints nothing about EGM */
     bool starts;            /* the message is a warning, and the only one */
     const char *needs;      /* a type of device, not every QEMU has it */
 } StartCase;
@@ -116,23 +132,22 @@ static const StartCase start_cases[] = {
         .name = "machine/none",
         .machine = "none",
         .args = EGM,
-        .message = EGM0 "not supported by machine 'none'",
+        .message = EGM0 "machine 'none' does not support it; use -machine virt",
     }, {
         .name = "machine/sbsa-ref",
         .machine = "sbsa-ref",
         .args = EGM,
-        .message = EGM0 "not supported by machine 'sbsa-ref'",
+        .message = EGM0 "machine 'sbsa-ref' does not support it",
     }, {
         .name = "machine/kernel",
         .args = GOOD "-kernel $D/firmware",
-        .message = EGM0 "-kernel without firmware: the guest is told about EGM "
-                   "by ACPI tables",
+        .message = EGM0 "the guest has no ACPI tables; use acpi=on, and UEFI "
+                   "firmware instead of -kernel alone",
     }, {
         .name = "machine/acpi-off",
         .machine = "virt,acpi=off",
         .args = GOOD,
-        .message = EGM0 "machine option acpi=off: the guest is told about EGM "
-                   "by ACPI tables",
+        .message = EGM0 "the guest has no ACPI tables",
     },
 
     /* The node */
@@ -140,17 +155,13 @@ static const StartCase start_cases[] = {
         .name = "node/above-limit",
         .args = M0 NODE0 GPU
                 "-object acpi-egm-memory,id=egm0,pci-dev=dev0,node=128",
-        .message = EGM0 "node=128 is out of range; use 0 to 127",
-    }, {
-        .name = "node/highest-not-configured",
-        .args = M0 NODE0 GPU
-                "-object acpi-egm-memory,id=egm0,pci-dev=dev0,node=127",
-        .message = EGM0 "node=127: there is no such NUMA node",
+        .message = EGM0 "node=128: there is no such NUMA node",
     }, {
         .name = "node/not-configured",
         .args = M0 NODE0 GPU
                 "-object acpi-egm-memory,id=egm0,pci-dev=dev0,node=1",
-        .message = EGM0 "node=1: there is no such NUMA node",
+        .message = EGM0 "node=1: there is no such NUMA node; use -numa node,"
+                   "nodeid=...,memdev=...",
     }, {
         .name = "node/no-numa",
         .args = "-m 128M " GPU EGM,
@@ -159,18 +170,21 @@ static const StartCase start_cases[] = {
         .name = "node/no-memory",
         .args = M0 NODE0 "-numa node,nodeid=1 " GPU
                 "-object acpi-egm-memory,id=egm0,pci-dev=dev0,node=1",
-        .message = EGM0 "node=1: NUMA node 1 has no memory",
+        .message = EGM0 "node=1: this NUMA node has no memory; use the node "
+                   "whose memdev is the EGM region",
     }, {
         /* QEMU makes the node by itself */
         .name = "node/no-memdev",
         .machine = "virt,memory-backend=m0",
         .args = M0 "-m 128M,slots=1,maxmem=1G " GPU EGM,
-        .message = EGM0 "node=0: the memory of NUMA node 0 has no memdev",
+        .message = EGM0 "node=0: the memory of this NUMA node has no memdev; "
+                   "use -numa node,nodeid=0,memdev=...",
     }, {
         .name = "node/no-memdev-legacy",
         .machine = "virt-5.0",
         .args = "-m 128M -numa node,nodeid=0,mem=128M " GPU EGM,
-        .message = EGM0 "node=0: the memory of NUMA node 0 has no memdev",
+        .message = EGM0 "node=0: the memory of this NUMA node has no memdev; "
+                   "use -numa node,nodeid=0,memdev=...",
     },
 
     /* The backend */
@@ -178,20 +192,22 @@ static const StartCase start_cases[] = {
         .name = "memdev/ram",
         .args = "-object memory-backend-ram,id=m0,size=128M,share=on "
                 NODE0 GPU EGM,
-        .message = EGM0 "node=0: memory backend 'm0' is a memory-backend-ram, "
-                   "not a memory-backend-file",
+        .message = EGM0 "node=0: memory backend 'm0' is a memory-backend-ram: "
+                   "use a memory-backend-file on the EGM device",
     }, {
         .name = "memdev/memfd",
         .args = "-object memory-backend-memfd,id=m0,size=128M,share=on "
                 NODE0 GPU EGM,
         .message = EGM0 "node=0: memory backend 'm0' is a "
-                   "memory-backend-memfd, not a memory-backend-file",
+                   "memory-backend-memfd: use a memory-backend-file on the EGM "
+                   "device",
     }, {
         .name = "memdev/share-off",
         .args = "-object memory-backend-file,id=m0,mem-path=$D/m0,size=128M,"
                 "share=off " NODE0 GPU EGM,
-        .message = EGM0 "node=0: memory backend 'm0' has share=off: the guest "
-                   "would run on a private copy that no GPU can reach",
+        .message = EGM0 "node=0: memory backend 'm0' has share=off: use "
+                   "share=on, as a GPU cannot reach a private copy of the "
+                   "region",
     }, {
         .name = "memdev/share-default",
         .args = "-object memory-backend-file,id=m0,mem-path=$D/m0,size=128M "
@@ -201,8 +217,8 @@ static const StartCase start_cases[] = {
         .name = "memdev/readonly",
         .args = "-object memory-backend-file,id=m0,mem-path=$D/full,size=128M,"
                 "share=on,readonly=on " NODE0 GPU EGM,
-        .message = EGM0 "node=0: memory backend 'm0' has readonly=on: guest "
-                   "RAM must be writable",
+        .message = EGM0 "node=0: memory backend 'm0' has readonly=on: use "
+                   "readonly=off, as guest RAM must be writable",
     }, {
         .name = "memdev/rom",
         .args = "-object memory-backend-file,id=m0,mem-path=$D/full,size=128M,"
@@ -212,8 +228,8 @@ static const StartCase start_cases[] = {
         .name = "memdev/offset",
         .args = "-object memory-backend-file,id=m0,mem-path=$D/full,size=128M,"
                 "share=on,offset=2M " NODE0 GPU EGM,
-        .message = EGM0 "node=0: memory backend 'm0' has offset=2097152: a GPU "
-                   "counts from the start of the EGM region",
+        .message = EGM0 "node=0: memory backend 'm0' has offset=2097152: use "
+                   "offset=0, as GPUs address the region from its start",
     }, {
         .name = "memdev/regular-file",
         .args = GOOD,
@@ -242,35 +258,31 @@ static const StartCase start_cases[] = {
         .name = "pci-dev/unknown",
         .args = M0 NODE0 GPU
                 "-object acpi-egm-memory,id=egm0,pci-dev=dev9,node=0",
-        .message = EGM0 "pci-dev=dev9: there is no such device",
+        .message = EGM0 "pci-dev=dev9: there is no PCI device of this id or "
+                   "QOM path",
     }, {
         .name = "pci-dev/empty",
         .args = M0 NODE0 GPU
                 "-object acpi-egm-memory,id=egm0,pci-dev=,node=0",
-        .message = EGM0 "pci-dev=: there is no such device",
+        .message = EGM0 "pci-dev=: there is more than one PCI device of this "
+                   "id or QOM path",
     }, {
         .name = "pci-dev/not-pci",
         .args = M0 NODE0 GPU
                 "-device usb-ehci,id=ehci -device usb-tablet,id=tab "
                 "-object acpi-egm-memory,id=egm0,pci-dev=tab,node=0",
-        .message = EGM0 "pci-dev=tab is a usb-tablet, not a PCI device",
-    }, {
-        .name = "pci-dev/not-a-device",
-        .args = M0 NODE0 GPU
-                "-object acpi-egm-memory,id=egm0,pci-dev=/objects/m0,node=0",
-        .message = EGM0 "pci-dev=/objects/m0 is a memory-backend-file, not a "
-                   "PCI device",
+        .message = EGM0 "pci-dev=tab: there is no PCI device of this id",
     }, {
         .name = "pci-dev/bridge",
         .args = M0 NODE0 GPU
                 "-object acpi-egm-memory,id=egm0,pci-dev=rp1,node=0",
-        .message = EGM0 "pci-dev=rp1 is a PCI bridge (pcie-root-port), not a "
-                   "GPU",
+        .message = EGM0 "pci-dev=rp1 is a bridge (pcie-root-port); use the GPU "
+                   "behind it",
     }, {
         .name = "pci-dev/host-bridge",
         .args = M0 NODE0 GPU "-device pxb-pcie,id=pxb,bus=pcie.0,bus_nr=32 "
                 "-object acpi-egm-memory,id=egm0,pci-dev=pxb,node=0",
-        .message = EGM0 "pci-dev=pxb is a PCI bridge (pxb-pcie), not a GPU",
+        .message = EGM0 "pci-dev=pxb is a bridge (pxb-pcie)",
     }, {
         /* The machine's own NIC and the last of these have the same name. */
         .name = "pci-dev/ambiguous",
@@ -278,13 +290,13 @@ static const StartCase start_cases[] = {
                 "-global virtio-net-pci.romfile= "
                 ANON ANON ANON ANON ANON ANON ANON
                 "-object acpi-egm-memory,id=egm0,pci-dev=device[6],node=0",
-        .message = EGM0 "pci-dev=device[6] is ambiguous: it is the path of "
-                   "several PCI devices",
+        .message = EGM0 "pci-dev=device[6]: there is more than one PCI device "
+                   "of this id or QOM path",
     }, {
         .name = "pci-dev/twice",
         .args = GOOD "-object acpi-egm-memory,id=egm1,pci-dev=dev0,node=0",
         .message = "acpi-egm-memory 'egm1': pci-dev=dev0 already belongs to "
-                   "acpi-egm-memory 'egm0'",
+                   "acpi-egm-memory 'egm0'; use one object for each GPU",
     }, {
         .name = "pci-dev/twice-by-path",
         .args = GOOD "-object acpi-egm-memory,id=egm1,"
@@ -294,86 +306,85 @@ static const StartCase start_cases[] = {
     }, {
         .name = "pci-dev/function",
         .args = M0 NODE0 GPU "-device pci-testdev,id=f0,bus=pcie.0,addr=5.0,"
-                "multifunction=on -device pci-testdev,id=f3,bus=pcie.0,addr=5.3 "
+                "multifunction=on "
+                "-device pci-testdev,id=f3,bus=pcie.0,addr=5.3 "
                 "-object acpi-egm-memory,id=egm0,pci-dev=f3,node=0",
         .message = "warning: " EGM0 "pci-dev=f3 is device 5 function 3 of its "
-                   "bus; the guest's driver finds a GPU's own memory nodes only "
-                   "at device 0 function 0",
+                   "bus; the guest's driver finds a GPU's own memory nodes "
+                   "only at device 0 function 0",
         .starts = true,
     }, {
-        /* Said of the first one only */
-        .name = "pci-dev/functions",
-        .args = M0 NODE0 GPU "-device pci-testdev,id=f0,bus=pcie.0,addr=5.0,"
-                "multifunction=on -device pci-testdev,id=f3,bus=pcie.0,addr=5.3 "
-                "-object acpi-egm-memory,id=egm1,pci-dev=f3,node=0 "
-                "-object acpi-egm-memory,id=egm0,pci-dev=f0,node=0",
-        .message = "warning: " EGM0 "pci-dev=f0 is device 5 function 0",
+        .name = "bus-numbers/two",
+        .args = M0 NODE0 PXB_AT(1, 1) PXB_AT(2, 2) GPU_ON("rp1") EGM,
+        .message = EGM0 "pci-dev=dev0: host bridge 'pxb1' at bus 1 needs 2 bus "
+                   "numbers for the bridges on the way to the device, but host "
+                   "bridge pxb2 leaves 1; use other values of bus_nr=",
+    }, {
+        .name = "bus-numbers/enough",
+        .args = M0 NODE0 PXB_AT(1, 1) PXB_AT(2, 3) GPU_ON("rp1") EGM,
         .starts = true,
     }, {
-        .name = "host-bridge/bus-0",
-        .args = M0 NODE0 "-device pxb-pcie,id=pxb,bus=pcie.0,numa_node=0 "
-                "-device pcie-root-port,id=rp1,bus=pxb,chassis=1 "
-                "-device pci-testdev,id=dev0,bus=rp1 " EGM,
-        .message = EGM0 "pci-dev=dev0: the host bridge 'pxb' of the device has "
-                   "bus_nr=0, as the machine's own has",
+        .name = "bus-numbers/other-bridge-first",
+        .args = M0 NODE0 PXB_AT(1, 1) PXB_AT(2, 3) "-device pcie-root-port,"
+                "id=rp3,bus=pxb1,addr=9,chassis=3 " GPU_ON("rp3") EGM,
+        .message = EGM0 "pci-dev=dev0: host bridge 'pxb1' at bus 1 needs 3 bus "
+                   "numbers for the bridges on the way to the device, but host "
+                   "bridge pxb2 leaves 2",
+    }, {
+        .name = "bus-numbers/other-bridge-last",
+        .args = M0 NODE0 PXB_AT(1, 1) PXB_AT(2, 3) "-device pcie-root-port,"
+                "id=rp3,bus=pxb1,addr=9,chassis=3 " GPU_ON("rp1") EGM,
+        .starts = true,
+    }, {
+        .name = "bus-numbers/switch",
+        .args = M0 NODE0 PXB_AT(1, 8) PXB_AT(2, 11) "-device x3130-upstream,"
+                "id=up,bus=rp1 -device xio3130-downstream,id=d0,bus=up,"
+                "chassis=3,addr=0 " GPU_ON("d0") EGM,
+        .message = EGM0 "pci-dev=dev0: host bridge 'pxb1' at bus 8 needs 4 bus "
+                   "numbers for the bridges on the way to the device, but host "
+                   "bridge pxb2 leaves 3",
+    }, {
+        .name = "bus-numbers/main",
+        .args = M0 NODE0 PXB_AT(2, 1) GPU EGM,
+        .message = EGM0 "pci-dev=dev0: host bridge 'pcie.0' at bus 0 needs 2 "
+                   "bus numbers for the bridges on the way to the device, but "
+                   "host bridge pxb2 leaves 1",
+    }, {
+        .name = "bus-numbers/end",
+        .args = M0 NODE0 "-cpu max " PXB_AT(1, 255) GPU_ON("rp1") EGM,
+        .message = EGM0 "pci-dev=dev0: host bridge 'pxb1' at bus 255 needs 2 "
+                   "bus numbers for the bridges on the way to the device, but "
+                   "the ECAM window leaves 1",
+    }, {
+        .name = "bus-numbers/small-ecam",
+        .machine = "virt,highmem-ecam=off",
+        .args = M0 NODE0 PXB_AT(1, 15) GPU_ON("rp1") EGM,
+        .message = EGM0 "pci-dev=dev0: host bridge 'pxb1' at bus 15 needs 2 "
+                   "bus numbers for the bridges on the way to the device, but "
+                   "the ECAM window leaves 1",
+    }, {
+        .name = "bus-numbers/zero",
+        .args = M0 NODE0 PXB_AT(1, 0) GPU_ON("rp1") EGM,
+        .message = EGM0 "pci-dev=dev0: host bridge 'pxb1' at bus 0 needs 2 bus "
+                   "numbers for the bridges on the way to the device, but host "
+                   "bridge pcie.0 leaves 0",
     }, {
         .name = "generic-initiator/same-node",
         .args = GOOD
                 "-object acpi-generic-initiator,id=gi0,pci-dev=dev0,node=0",
-        .message = EGM0 "pci-dev=dev0: acpi-generic-initiator 'gi0' ties it "
-                   "to node=0, which has memory",
+        .message = EGM0 "pci-dev=dev0: an acpi-generic-initiator ties it to "
+                   "node=0, and the guest would treat the memory of this node "
+                   "as the GPU's own; use a node without memory",
     }, {
         .name = "generic-initiator/other-memory",
-        .args = "-object memory-backend-ram,id=m1,size=128M "
-                "-numa node,nodeid=1,memdev=m1 " M0 "-m 256M "
-                "-numa node,nodeid=0,memdev=m0 " GPU EGM
-                "-object acpi-generic-initiator,id=gi0,pci-dev=dev0,node=1",
-        .message = EGM0 "pci-dev=dev0: acpi-generic-initiator 'gi0' ties it "
-                   "to node=1, which has memory",
-    }, {
-        .name = "generic-initiator/dimm",
-        .args = DIMMS "-device pc-dimm,memdev=x,node=1 "
-                "-object acpi-generic-initiator,id=gi0,pci-dev=dev0,node=1",
-        .message = EGM0 "pci-dev=dev0: acpi-generic-initiator 'gi0' ties it "
-                   "to node=1, which has memory",
-    }, {
-        /* Its memory is still to come. */
-        .name = "generic-initiator/virtio-mem",
-        .args = DIMMS "-device virtio-mem-pci,memdev=x,node=1 "
-                "-object acpi-generic-initiator,id=gi0,pci-dev=dev0,node=1",
-        .message = EGM0 "pci-dev=dev0: acpi-generic-initiator 'gi0' ties it "
-                   "to node=1, which has memory",
-    }, {
-        /* It has no node= and is in the last one. */
-        .name = "generic-initiator/virtio-pmem",
-        .needs = "virtio-pmem-pci",
-        .args = DIMMS "-device virtio-pmem-pci,memdev=x "
-                "-object acpi-generic-initiator,id=gi0,pci-dev=dev0,node=1",
-        .message = EGM0 "pci-dev=dev0: acpi-generic-initiator 'gi0' ties it "
-                   "to node=1, which has memory",
+        .args = TWO_NODES GPU EGM GI("/machine/peripheral/dev0", "1"),
+        .message = EGM0 "pci-dev=dev0: an acpi-generic-initiator ties it to "
+                   "node=1",
     }, {
         .name = "generic-initiator/other-device",
         .args = GOOD "-device pci-testdev,id=nic "
                 "-object acpi-generic-initiator,id=gi0,pci-dev=nic,node=0",
         .starts = true,
-    }, {
-        .name = "generic-initiator/no-numa",
-        .machine = "none",
-        .args = "-object acpi-generic-initiator,id=gi0,pci-dev=dev0,node=0",
-        .message = "acpi-generic-initiator 'gi0': the machine has no NUMA "
-                   "nodes",
-    }, {
-        .name = "generic-initiator/unknown-device",
-        .args = GOOD "-numa node,nodeid=1 "
-                "-object acpi-generic-initiator,id=gi0,pci-dev=dev9,node=1",
-        .message = "acpi-generic-initiator 'gi0': pci-dev=dev9: there is no "
-                   "such PCI device",
-    }, {
-        .name = "generic-initiator/not-configured",
-        .args = GOOD
-                "-object acpi-generic-initiator,id=gi0,pci-dev=dev0,node=9",
-        .message = "acpi-generic-initiator 'gi0': node=9: there is no such "
-                   "NUMA node",
     },
 
     /* The host bridge */
@@ -384,16 +395,17 @@ static const StartCase start_cases[] = {
     }, {
         .name = "host-bridge/other-node",
         .args = TWO_NODES PXB("1") EGM_ON("egm0", "dev0", "0"),
-        .message = EGM0 "pci-dev=dev0, node=0: the host bridge 'pxb' of the "
-                   "device has numa_node=1: the GPU would take the memory of "
-                   "that node for its EGM",
+        .message = EGM0 "pci-dev=dev0, node=0: host bridge 'pxb' of the "
+                   "device has numa_node=1, and the GPU would treat that "
+                   "node's memory as its EGM",
     }, {
         .name = "host-bridge/two-nodes",
         .args = TWO_NODES GPU "-device pci-testdev,id=dev1 "
                 EGM_ON("egm1", "dev1", "1") EGM_ON("egm0", "dev0", "0"),
         .message = "acpi-egm-memory 'egm1': pci-dev=dev1, node=1: "
                    "acpi-egm-memory 'egm0' has node=0 for dev0, below the same "
-                   "host bridge 'pcie.0'",
+                   "host bridge 'pcie.0'; use a pxb-pcie with numa_node= for "
+                   "each node",
     }, {
         .name = "host-bridge/two-nodes-below-pxb",
         .args = TWO_NODES PXB("128") "-device pcie-root-port,id=rp2,bus=pxb,"
@@ -407,46 +419,65 @@ static const StartCase start_cases[] = {
         .args = M0 "-object memory-backend-ram,id=m1,size=1M -m 129M "
                 "-numa node,nodeid=0,memdev=m1 -numa node,nodeid=1,memdev=m0 "
                 GPU EGM_ON("egm0", "dev0", "1"),
-        .message = EGM0 "node=1: its RAM begins at 0x40100000, which is no "
-                   "multiple of 2 MiB: the GPU's large pages would break",
+        .message = EGM0 "node=1: its RAM starts at 0x40100000, which is not a "
+                   "multiple of 2 MiB: the GPU could not use large pages; "
+                   "change the sizes of the nodes before it",
     },
 
     /* More memory in the node */
     {
         .name = "memory-device/dimm",
         .args = DIMMS "-device pc-dimm,memdev=x,node=0",
-        .message = NO_MORE "\nUse another node.\n",
+        .message = NO_MORE("0"),
     }, {
         /* That is node=0. */
         .name = "memory-device/dimm-without-node",
         .args = DIMMS "-device pc-dimm,memdev=x",
-        .message = NO_MORE "\nUse another node.\n",
+        .message = NO_MORE("0"),
     }, {
         .name = "memory-device/dimm-other-node",
         .args = DIMMS "-device pc-dimm,memdev=x,node=1",
         .starts = true,
     }, {
+        .name = "memory-device/dimm-own-node",
+        .args = DIMMS "-device pc-dimm,memdev=x,node=2",
+        .message = NO_MORE("2"),
+    }, {
         .name = "memory-device/nvdimm",
         .machine = "virt,nvdimm=on",
         .args = DIMMS "-device nvdimm,memdev=x,node=0",
-        .message = NO_MORE "\nUse another node.\n",
+        .message = NO_MORE("0"),
     }, {
         .name = "memory-device/virtio-mem",
         .args = DIMMS "-device virtio-mem-pci,memdev=x,node=0",
-        .message = NO_MORE "\nUse another node.\n",
+        .message = NO_MORE("0"),
     }, {
         .name = "memory-device/virtio-mem-other-node",
         .args = DIMMS "-device virtio-mem-pci,memdev=x,node=1",
         .starts = true,
     }, {
-        /* It has no node= and is in the last one. */
+        .name = "memory-device/virtio-mem-own-node",
+        .args = DIMMS "-device virtio-mem-pci,memdev=x,node=2",
+        .message = NO_MORE("2"),
+    }, {
+        /* It has no node= and is in the node of SRAT's window. */
         .name = "memory-device/virtio-pmem",
         .needs = "virtio-pmem-pci",
-        .args = SLOTS TWO_NODES "-m 256M,slots=4,maxmem=1G " PXB("1")
-                EGM_ON("egm0", "dev0", "1") "-device virtio-pmem-pci,memdev=x",
-        .message = "NUMA node 1 takes no memory device: acpi-egm-memory 'egm0' "
-                   "tells the guest that the memory of node 1 is the EGM of "
-                   "'dev0'",
+        .args = DIMMS "-device virtio-pmem-pci,memdev=x",
+        .starts = true,
+    }, {
+        .name = "memory-device/none-with-room",
+        .args = NO_ROOM,
+        .starts = true,
+    }, {
+        .name = "memory-device/no-room",
+        .args = NO_ROOM "-device pc-dimm,memdev=x,node=1",
+        .message = NO_NODE,
+    }, {
+        .name = "memory-device/no-room-for-pmem",
+        .needs = "virtio-pmem-pci",
+        .args = NO_ROOM "-device virtio-pmem-pci,memdev=x",
+        .message = NO_NODE,
     },
 };
 
@@ -480,51 +511,6 @@ static void test_start(const void *opaque)
     g_assert_cmpint(status, ==, c->starts ? 0 : 1);
 }
 
-/* A file directly in /dev, left there while the driver was not loaded */
-static void test_file_in_dev(void)
-{
-    g_autofree char *path = g_strdup_printf("/dev/egm-test-%d", getpid());
-    g_autofree char *args = g_strdup_printf(
-        "-object memory-backend-file,id=m0,mem-path=%s,size=128M,share=on "
-        NODE0 GPU EGM, path);
-    g_autofree char *message = g_strdup_printf(
-        EGM0 "node=0: memory backend 'm0': mem-path=%s is a regular file where "
-        "a device should be", path);
-    g_autofree char *text = NULL;
-    int status;
-
-    if (access("/dev", W_OK) < 0) {
-        g_test_skip("needs the right to make files in /dev");
-        return;
-    }
-    g_assert_true(g_file_set_contents(path, "", 0, NULL));
-    g_assert_cmpint(truncate(path, 128 * MiB), ==, 0);
-    status = run("virt", args, &text);
-    g_unlink(path);
-    g_test_message("%s", text);
-    g_assert_nonnull(strstr(text, message));
-    g_assert_cmpint(status, ==, 1);
-}
-
-/* A link to a file that is not there */
-static void test_link(void)
-{
-    g_autofree char *path = g_build_filename(tmp_dir, "link", NULL);
-    g_autofree char *target = g_build_filename(tmp_dir, "target", NULL);
-    g_autofree char *text = NULL;
-    int status;
-
-    g_assert_cmpint(symlink(target, path), ==, 0);
-    status = run("virt", "-object memory-backend-file,id=m0,mem-path=$D/link,"
-                 "size=128M,share=on " NODE0, &text);
-    g_unlink(path);
-    g_test_message("%s", text);
-    g_assert_nonnull(strstr(text, "/link for guest RAM: No such file or "
-                            "directory"));
-    g_assert_cmpint(status, ==, 1);
-    g_assert_cmpint(access(target, F_OK), <, 0);
-}
-
 /* Two GPUs on one region: one warning about the region, not two. */
 static void test_warn_once(void)
 {
@@ -536,6 +522,24 @@ static void test_warn_once(void)
 
     g_assert_nonnull(first);
     g_assert_null(strstr(first + 1, "is a regular file"));
+    g_assert_cmpint(status, ==, 0);
+}
+
+/* Each GPU that is not device 0, function 0 gets a warning. */
+static void test_warn_each(void)
+{
+    g_autofree char *text = NULL;
+    int status = run("virt", M0 NODE0
+                     "-device pci-testdev,id=f0,bus=pcie.0,addr=5.0,"
+                     "multifunction=on "
+                     "-device pci-testdev,id=f3,bus=pcie.0,addr=5.3 "
+                     EGM_ON("egm0", "f0", "0") EGM_ON("egm1", "f3", "0"),
+                     &text);
+
+    g_assert_nonnull(strstr(text, "warning: " EGM0 "pci-dev=f0 is device 5 "
+                            "function 0 of its bus"));
+    g_assert_nonnull(strstr(text, "warning: acpi-egm-memory 'egm1': pci-dev=f3 "
+                            "is device 5 function 3 of its bus"));
     g_assert_cmpint(status, ==, 0);
 }
 
@@ -576,20 +580,13 @@ static void assert_refused(QDict *rsp, const char *why)
     qobject_unref(rsp);
 }
 
-static QDict *add_object(QTestState *qts, const char *id, const char *pci_dev,
-                         int node)
-{
-    return qtest_qmp(qts, "{ 'execute': 'object-add', 'arguments': {"
-                     " 'qom-type': 'acpi-egm-memory', 'id': %s,"
-                     " 'pci-dev': %s, 'node': %d } }", id, pci_dev, node);
-}
+#define TOO_LATE "acpi-egm-memory can only be created or changed before the " \
+                 "machine: ACPI tables describe hardware that is present at " \
+                 "boot"
 
 static void test_preconfig(void)
 {
     QTestState *qts = start(M0 NODE0 GPU "--preconfig");
-
-    assert_refused(add_object(qts, "egm0", "dev0", 128),
-                   EGM0 "node=128 is out of range; use 0 to 127");
 
     /* A change of mind is fine while there is no machine yet. */
     qtest_qmp_assert_success(qts, "{ 'execute': 'object-add', 'arguments': {"
@@ -602,10 +599,9 @@ static void test_preconfig(void)
                              " 'pci-dev': 'dev0', 'node': 0 } }");
     qtest_qmp_assert_success(qts, "{ 'execute': 'x-exit-preconfig' }");
 
-    /* The device is taken, so the object has been looked at. */
-    assert_refused(qtest_qmp(qts, "{ 'execute': 'device_del',"
-                                  " 'arguments': { 'id': 'dev0' } }"),
-                   "acpi-egm-memory 'egm0' tells the guest");
+    assert_refused(qtest_qmp(qts, "{ 'execute': 'object-del',"
+                                  " 'arguments': { 'id': 'egm0' } }"),
+                   "object 'egm0' is in use, can not be deleted");
     qtest_quit(qts);
 }
 
@@ -626,7 +622,7 @@ static void test_preconfig_memdev_deleted(void)
     g_assert_true(g_spawn_sync(NULL, (char **)argv, NULL, 0, NULL, NULL, &out,
                                &text, &status, NULL));
     g_test_message("%s", text);
-    g_assert_nonnull(strstr(text, EGM0 "node=0: its memory backend has been "
+    g_assert_nonnull(strstr(text, EGM0 "node=0: the memory backend has been "
                             "deleted"));
     g_assert_cmpint(WEXITSTATUS(status), ==, 1);
 }
@@ -635,9 +631,9 @@ static void test_late(void)
 {
     QTestState *qts = start(GOOD "-device pci-testdev,id=dev1");
 
-    assert_refused(add_object(qts, "egm1", "dev1", 0),
-                   "acpi-egm-memory 'egm1': too late: it must be created before "
-                   "the machine");
+    assert_refused(qtest_qmp(qts, "{ 'execute': 'object-add', 'arguments': {"
+                             " 'qom-type': 'acpi-egm-memory', 'id': 'egm1',"
+                             " 'pci-dev': 'dev1', 'node': 0 } }"), TOO_LATE);
     assert_refused(qtest_qmp(qts, "{ 'execute': 'object-del',"
                                   " 'arguments': { 'id': 'egm0' } }"),
                    "object 'egm0' is in use, can not be deleted");
@@ -647,114 +643,116 @@ static void test_late(void)
     assert_refused(qtest_qmp(qts, "{ 'execute': 'qom-set', 'arguments': {"
                                   " 'path': '/objects/egm0',"
                                   " 'property': 'node', 'value': 1 } }"),
-                   "property 'node' of acpi-egm-memory 'egm0' cannot be changed");
+                   TOO_LATE);
     assert_refused(qtest_qmp(qts, "{ 'execute': 'qom-set', 'arguments': {"
                                   " 'path': '/objects/egm0',"
                                   " 'property': 'pci-dev',"
                                   " 'value': 'dev1' } }"),
-                   "property 'pci-dev' of acpi-egm-memory 'egm0' cannot be "
-                   "changed");
-    qtest_quit(qts);
-}
-
-/* The GPU does not go away on request; other devices do. */
-static void test_unplug(void)
-{
-    QTestState *qts = start(
-        M0 NODE0
-        "-device pcie-root-port,id=rp0,bus=pcie.0,chassis=1 "
-        "-device pcie-root-port,id=rp1,bus=pcie.0,chassis=2 "
-        "-device pci-testdev,id=dev0,bus=rp0 "
-        "-device pci-testdev,id=dev1,bus=rp1 " EGM);
-
-    assert_refused(qtest_qmp(qts, "{ 'execute': 'device_del',"
-                                  " 'arguments': { 'id': 'dev0' } }"),
-                   "acpi-egm-memory 'egm0' tells the guest that the memory of "
-                   "node 0 is the EGM of 'dev0'");
-    qtest_qmp_assert_success(qts, "{ 'execute': 'device_del',"
-                             " 'arguments': { 'id': 'dev1' } }");
+                   TOO_LATE);
     qtest_quit(qts);
 }
 
 /* What is refused on the command line is refused later. */
 static void test_plug_memory(void)
 {
-    QTestState *qts = start(DIMMS "-object memory-backend-ram,id=y,size=128M "
-                            "-device pcie-root-port,id=rp2,chassis=2 "
-                            "-device pci-testdev,id=nic "
-                            "-numa node,nodeid=2 -numa node,nodeid=3 "
-                            "-object acpi-generic-initiator,id=gi2,"
-                            "pci-dev=dev0,node=2 "
-                            "-object acpi-generic-initiator,id=gi3,"
-                            "pci-dev=nic,node=3");
+    QTestState *qts = start(DIMMS RAM("y")
+                            "-device pcie-root-port,id=rp2,chassis=2 ");
 
     assert_refused(qtest_qmp(qts, "{ 'execute': 'device_add', 'arguments': {"
                                   " 'driver': 'pc-dimm', 'id': 'd0',"
-                                  " 'memdev': 'x', 'node': 0 } }"), NO_MORE);
+                                  " 'memdev': 'x', 'node': 0 } }"),
+                   NO_MORE("0"));
     assert_refused(qtest_qmp(qts, "{ 'execute': 'device_add', 'arguments': {"
                                   " 'driver': 'virtio-mem-pci', 'id': 'v0',"
                                   " 'bus': 'rp2', 'memdev': 'x',"
-                                  " 'node': 0 } }"), NO_MORE);
+                                  " 'node': 0 } }"), NO_MORE("0"));
     assert_refused(qtest_qmp(qts, "{ 'execute': 'device_add', 'arguments': {"
                                   " 'driver': 'pc-dimm', 'id': 'd2',"
                                   " 'memdev': 'x', 'node': 2 } }"),
-                   "NUMA node 2 takes no memory device: the guest has been told "
-                   "that the memory of node 2 is that of 'dev0' itself");
+                   NO_MORE("2"));
     qtest_qmp_assert_success(qts, "{ 'execute': 'device_add', 'arguments': {"
-                             " 'driver': 'pc-dimm', 'id': 'd3',"
-                             " 'memdev': 'x', 'node': 3 } }");
+                             " 'driver': 'pc-dimm', 'id': 'd1',"
+                             " 'memdev': 'x', 'node': 1 } }");
     qtest_qmp_assert_success(qts, "{ 'execute': 'device_add', 'arguments': {"
                              " 'driver': 'virtio-mem-pci', 'id': 'v1',"
                              " 'bus': 'rp2', 'memdev': 'y', 'node': 1 } }");
+    /* The GPU is no exception from unplugging. */
+    qtest_qmp_assert_success(qts, "{ 'execute': 'device_del',"
+                             " 'arguments': { 'id': 'dev0' } }");
     qtest_quit(qts);
 }
 
-static QDict *add_initiator(QTestState *qts, const char *id,
-                            const char *pci_dev, int node)
+/* SRAT's window for memory devices */
+
+static void fw_cfg_select(QFWCFG *fw_cfg, uint16_t key)
 {
-    return qtest_qmp(qts, "{ 'execute': 'object-add', 'arguments': {"
-                     " 'qom-type': 'acpi-generic-initiator', 'id': %s,"
-                     " 'pci-dev': %s, 'node': %d } }", id, pci_dev, node);
+    qtest_writew(fw_cfg->qts, fw_cfg->base + 8, bswap16(key));
 }
 
-/* Initiators that are added to a running machine */
-static void test_add_initiator(void)
+static void fw_cfg_read(QFWCFG *fw_cfg, void *data, size_t len)
 {
-    QTestState *qts = start(TWO_NODES "-numa node,nodeid=2 " GPU EGM
-                            "-device pci-testdev,id=nic");
-    QDict *rsp;
+    for (size_t i = 0; i < len; i++) {
+        ((uint8_t *)data)[i] = qtest_readb(fw_cfg->qts, fw_cfg->base);
+    }
+}
 
-    assert_refused(add_initiator(qts, "gi0", "dev0", 0),
-                   EGM0 "pci-dev=dev0: acpi-generic-initiator 'gi0' ties it to "
-                   "node=0, which has memory");
-    assert_refused(add_initiator(qts, "gi0", "/machine/peripheral/dev0", 1),
-                   "'gi0' ties it to node=1, which has memory");
-    assert_refused(add_initiator(qts, "gi0", "dev9", 2),
-                   "acpi-generic-initiator 'gi0': pci-dev=dev9: there is no "
-                   "such PCI device");
-    assert_refused(add_initiator(qts, "gi0", "dev0", 3),
-                   "acpi-generic-initiator 'gi0': node=3: there is no such "
-                   "NUMA node");
-    assert_refused(add_initiator(qts, "gi0", "dev0", 128),
-                   "Invalid NUMA node specified");
-    /* The refused object is gone: its id is free. */
-    rsp = add_initiator(qts, "gi0", "dev0", 2);
-    g_assert_false(qdict_haskey(rsp, "error"));
-    qobject_unref(rsp);
-    rsp = add_initiator(qts, "gi1", "nic", 0);
-    g_assert_false(qdict_haskey(rsp, "error"));
-    qobject_unref(rsp);
+typedef struct {
+    const char *name;
+    const char *args;
+    const char *nodes;      /* proximity domains of hot-pluggable memory */
+} WindowCase;
 
-    /* What has been checked stays. */
-    assert_refused(qtest_qmp(qts, "{ 'execute': 'qom-set', 'arguments': {"
-                                  " 'path': '/objects/gi0',"
-                                  " 'property': 'node', 'value': 0 } }"),
-                   "acpi-generic-initiator 'gi0' cannot be changed");
-    assert_refused(qtest_qmp(qts, "{ 'execute': 'qom-set', 'arguments': {"
-                                  " 'path': '/objects/gi1',"
-                                  " 'property': 'pci-dev',"
-                                  " 'value': 'dev0' } }"),
-                   "acpi-generic-initiator 'gi1' cannot be changed");
+static const WindowCase window_cases[] = {
+    {
+        .name = "no-egm",
+        .args = M0 "-numa node,nodeid=0,memdev=m0 -numa node,nodeid=1 " GPU
+                GI("dev0", "1"),
+        .nodes = "1 ",
+    }, {
+        .name = "own-node-last",
+        .args = M0 "-numa node,nodeid=0,memdev=m0 -numa node,nodeid=1 " GPU EGM
+                GI("dev0", "1"),
+        .nodes = "",
+    }, {
+        .name = "egm-node-last",
+        .args = M0 "-smp 2 -numa node,nodeid=0,cpus=0-1 "
+                "-numa node,nodeid=1,memdev=m0 " GPU
+                EGM_ON("egm0", "dev0", "1"),
+        .nodes = "0 ",
+    }, {
+        .name = "empty-node-last",
+        .args = M0 "-numa node,nodeid=0,memdev=m0 -numa node,nodeid=1 " GPU EGM,
+        .nodes = "",
+    },
+};
+
+/* ACPI 6.5, 5.2.16.2: Memory Affinity Structures that are hot-pluggable */
+static void test_window(const void *opaque)
+{
+    const WindowCase *c = opaque;
+    g_autofree char *args = expand(c->args);
+    QTestState *qts = qtest_initf("-machine virt -nodefaults -cpu max "
+                                  "-m 128M,slots=2,maxmem=1G %s", args);
+    QFWCFG fw_cfg = { .base = 0x09020000, .qts = qts,
+                      .select = fw_cfg_select, .read = fw_cfg_read };
+    /* The rest is padding. */
+    g_autofree uint8_t *tables = g_malloc0(16 * KiB);
+    g_autoptr(GString) nodes = g_string_new("");
+    const uint8_t *p = tables, *end;
+
+    g_assert_cmpint(qfw_cfg_get_file(&fw_cfg, "etc/acpi/tables", tables,
+                                     16 * KiB), >, 0);
+    while (memcmp(p, "SRAT", 4)) {
+        g_assert_cmpint(ldl_le_p(p + 4), >=, 36);
+        p += ldl_le_p(p + 4);
+    }
+    end = p + ldl_le_p(p + 4);
+    for (p += 48; p < end; p += p[1]) {
+        if (p[0] == 1 && ldl_le_p(p + 28) & 2) {
+            g_string_append_printf(nodes, "%u ", ldl_le_p(p + 2));
+        }
+    }
+    g_assert_cmpstr(nodes->str, ==, c->nodes);
     qtest_quit(qts);
 }
 
@@ -769,8 +767,6 @@ static void test_preconfig_deleted(void)
     qtest_qmp_assert_success(qts, "{ 'execute': 'device_add', 'arguments': {"
                              " 'driver': 'pc-dimm', 'id': 'd0',"
                              " 'memdev': 'x', 'node': 0 } }");
-    qtest_qmp_assert_success(qts, "{ 'execute': 'device_del',"
-                             " 'arguments': { 'id': 'dev0' } }");
     qtest_quit(qts);
 }
 
@@ -866,17 +862,20 @@ int main(int argc, char **argv)
         }
         qtest_add_data_func(path, &start_cases[i], test_start);
     }
-    qtest_add_func("acpi-egm-memory/start/memdev/in-dev", test_file_in_dev);
-    qtest_add_func("acpi-egm-memory/start/memdev/link", test_link);
     qtest_add_func("acpi-egm-memory/start/memdev/warn-once", test_warn_once);
+    qtest_add_func("acpi-egm-memory/start/pci-dev/warn-each", test_warn_each);
+    for (int i = 0; i < ARRAY_SIZE(window_cases); i++) {
+        g_autofree char *path = g_strdup_printf("acpi-egm-memory/window/%s",
+                                                window_cases[i].name);
+
+        qtest_add_data_func(path, &window_cases[i], test_window);
+    }
     qtest_add_func("acpi-egm-memory/help", test_help);
     qtest_add_func("acpi-egm-memory/qmp/preconfig", test_preconfig);
     qtest_add_func("acpi-egm-memory/qmp/preconfig/memdev-deleted",
                    test_preconfig_memdev_deleted);
     qtest_add_func("acpi-egm-memory/qmp/late", test_late);
-    qtest_add_func("acpi-egm-memory/qmp/unplug", test_unplug);
     qtest_add_func("acpi-egm-memory/qmp/plug-memory", test_plug_memory);
-    qtest_add_func("acpi-egm-memory/qmp/add-initiator", test_add_initiator);
     qtest_add_func("acpi-egm-memory/qmp/preconfig/deleted",
                    test_preconfig_deleted);
     qtest_add_func("acpi-egm-memory/qmp/introspection", test_introspection);
