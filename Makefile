@@ -51,7 +51,7 @@ dist: $(BUILD)-arm64/build.ninja
 check-dist: dist
 
 # In a port's tree, these are not links but copies.
-copies = $(shell sed -n 's,^diff --git a/.* b/,,p' patches/$(or $(BASE),10.0)/own-files.patch 2> /dev/null)
+copies = $(wildcard $(shell sed -n 's,^diff --git a/.* b/,,p' patches/$(or $(BASE),10.0)/own-files.patch 2> /dev/null))
 
 %/build.ninja: configure $(shell find patches -type f) $(copies)
 	@if [ -x $*/egm-reconfigure ]; then $*/egm-reconfigure; \

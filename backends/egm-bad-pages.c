@@ -12,10 +12,16 @@
 #include "qapi/error.h"
 #include "qemu/error-report.h"
 #include "qemu/units.h"
-#include "backends/egm-internal.h"
 #include "system/egm-bad-pages.h"
 #include "system/ram-bad-ranges.h"
 #include <sys/ioctl.h>
+
+/*
+ * The list of retired pages: argsz, the size of the list in bytes, and count,
+ * 32 bits each, then offset and size of each page, 64 bits each. If argsz is
+ * too small, the driver sets it to the size needed, and count to 0.
+ */
+#define EGM_RETIRED_PAGES_LIST _IO('E', 100)
 
 typedef struct EgmRetiredPages {
     uint32_t argsz;

@@ -1,18 +1,18 @@
 /*
- * Extended GPU Memory (EGM): what sysfs tells about a region
+ * Extended GPU Memory (EGM): what sysfs reports about a region
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
 #include "qemu/osdep.h"
 #include "qemu/cutils.h"
-#include "backends/egm-internal.h"
+#include "system/egm.h"
 #include <sys/sysmacros.h>
 
-/* sysfs attributes are at most a page; more is not believed. */
+/* The kernel limits attributes to a page, so a larger file is not one. */
 #define ATTRIBUTE_MAX 65536
 
-/* The text of attribute @name, without space around it; NULL if none */
+/* Returns the text of attribute @name without space around it, or NULL */
 static char *egm_read_attribute(const char *dir, const char *name)
 {
     g_autofree char *path = g_build_filename(dir, name, NULL);
@@ -26,7 +26,7 @@ static char *egm_read_attribute(const char *dir, const char *name)
     return g_strdup(g_strstrip(text));
 }
 
-/* The last part of what symlink @name points to; NULL if it is no link */
+/* Returns the last component of the target of symlink @name, or NULL */
 static char *egm_read_link(const char *dir, const char *name)
 {
     g_autofree char *path = g_build_filename(dir, name, NULL);
@@ -46,10 +46,32 @@ static uint64_t egm_probe_size(const char *dir)
     return size;
 }
 
+/*
+ * In a firmware mode that is not meant for VMs, regions are in the nodes of the
+ * host's own memory, and have their numbers. A node without CPUs can be the
+ * memory of a GPU, and can have that number by chance.
+ */
+static bool egm_probe_host_ram(const char *sysfs, const char *name)
+{
+    g_autofree char *dir = NULL, *cpus = NULL, *memory = NULL;
+    const char *total;
+
+    if (!g_str_has_prefix(name, "egm")) {
+        return false;
+    }
+    dir = g_strdup_printf("%s/devices/system/node/node%s", sysfs,
+                          name + strlen("egm"));
+    cpus = egm_read_attribute(dir, "cpulist");
+    memory = egm_read_attribute(dir, "meminfo");
+    total = memory ? strstr(memory, "MemTotal:") : NULL;
+    return cpus && *cpus && total &&
+           g_ascii_strtoull(total + strlen("MemTotal:"), NULL, 10);
+}
+
 static bool egm_is_pci_address(const char *name)
 {
     return g_regex_match_simple("^[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}"
-                                "\\.[0-7]$", name, G_REGEX_CASELESS, 0);
+                                "\\.[0-7]$", name, 0, 0);
 }
 
 static int egm_compare_names(gconstpointer a, gconstpointer b)
@@ -57,20 +79,15 @@ static int egm_compare_names(gconstpointer a, gconstpointer b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-static gboolean egm_same_address(gconstpointer a, gconstpointer b)
-{
-    return !g_ascii_strcasecmp(a, b);
-}
-
 static void egm_add_gpu(GPtrArray *gpus, const char *name)
 {
     if (egm_is_pci_address(name) &&
-        !g_ptr_array_find_with_equal_func(gpus, name, egm_same_address, NULL)) {
+        !g_ptr_array_find_with_equal_func(gpus, name, g_str_equal, NULL)) {
         g_ptr_array_add(gpus, g_strdup(name));
     }
 }
 
-/* Links named by PCI address, a file of addresses, or both: drivers differ. */
+/* Drivers have links named by PCI address, a file of addresses, or both. */
 static GStrv egm_probe_gpus(const char *dir)
 {
     g_autoptr(GPtrArray) gpus = g_ptr_array_new();
@@ -109,6 +126,7 @@ EgmRegion *egm_region_probe(const char *sysfs, dev_t dev)
     region->name = g_path_get_basename(real ?: dir);
     region->dev = dev;
     region->size = egm_probe_size(dir);
+    region->is_host_ram = egm_probe_host_ram(sysfs, region->name);
     region->gpus = egm_probe_gpus(dir);
     return region;
 }
@@ -120,14 +138,4 @@ void egm_region_free(EgmRegion *region)
         g_strfreev(region->gpus);
         g_free(region);
     }
-}
-
-bool egm_region_has_gpu(const EgmRegion *region, const char *address)
-{
-    for (char **gpu = region->gpus; *gpu; gpu++) {
-        if (!g_ascii_strcasecmp(*gpu, address)) {
-            return true;
-        }
-    }
-    return false;
 }

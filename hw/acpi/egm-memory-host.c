@@ -3,7 +3,7 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * What the host does not tell is unknown, not wrong: that gives warnings.
+ * If the host does not report something, it is unknown, not wrong: QEMU warns.
  */
 
 #include "qemu/osdep.h"
@@ -13,23 +13,16 @@
 #include "system/egm.h"
 #include "system/numa.h"
 
-/* Only vfio-pci has these properties, however the user named the device. */
+/*
+ * vfio devices have this property, however the user named the device: by host=,
+ * sysfsdev= or fd=.
+ */
 static char *egm_host_sysfs_path(PCIDevice *pdev)
 {
-    Object *obj = OBJECT(pdev);
-    g_autofree char *path = NULL, *address = NULL;
+    g_autofree char *path = object_property_get_str(OBJECT(pdev), "sysfsdev",
+                                                    NULL);
 
-    if (!object_property_find(obj, "sysfsdev")) {
-        return NULL;
-    }
-    path = object_property_get_str(obj, "sysfsdev", NULL);
-    if (!path || !*path) {
-        /* With fd= there is no more than host=, if even that. */
-        address = object_property_get_str(obj, "host", NULL);
-        g_free(path);
-        path = g_strdup_printf("/sys/bus/pci/devices/%s", address ?: "");
-    }
-    return realpath(path, NULL);
+    return path ? realpath(path, NULL) : NULL;
 }
 
 char *acpi_egm_memory_host_address(PCIDevice *pdev)
@@ -42,7 +35,7 @@ char *acpi_egm_memory_host_address(PCIDevice *pdev)
            g_steal_pointer(&name) : NULL;
 }
 
-/* The driver knows physical functions: a virtual one counts as its own. */
+/* The driver reports physical functions, also for virtual ones. */
 static char *egm_host_physical_address(PCIDevice *pdev)
 {
     g_autofree char *path = egm_host_sysfs_path(pdev);
@@ -57,22 +50,18 @@ static void egm_warn_unknown(HostMemoryBackend *backend,
                              const EgmRegion *region)
 {
     const char *id = object_get_canonical_path_component(OBJECT(backend));
+    g_autofree char *mem_path = object_property_get_str(
+        OBJECT(backend), "mem-path", &error_abort);
     struct stat st;
 
-    if (!region) {
-        int fd = memory_region_get_fd(&backend->mr);
-
-        if (!fstat(fd, &st) && S_ISCHR(st.st_mode)) {
-            g_autofree char *mem_path = object_property_get_str(
-                OBJECT(backend), "mem-path", &error_abort);
-
-            warn_report("memory backend '%s': mem-path=%s is not an EGM "
-                        "device; no GPU can reach it", id, mem_path);
-        }
-    }
     if (region && !region->gpus) {
-        warn_report("memory backend '%s': the host does not tell the GPUs of "
-                    "EGM region %s", id, region->name);
+        warn_report("memory backend '%s': the host does not report which GPUs "
+                    "belong to EGM region %s", id, region->name);
+    } else if (!region && !fstat(memory_region_get_fd(&backend->mr), &st) &&
+               S_ISCHR(st.st_mode)) {
+        warn_report("memory backend '%s': the host does not report mem-path=%s "
+                    "as an EGM device; good for tests, but a GPU can reach EGM "
+                    "only", id, mem_path);
     }
 }
 
@@ -92,13 +81,13 @@ static bool egm_check_gpu(const AcpiEgmMemory *egm, const EgmRegion *region,
     }
     address = egm_host_physical_address(pdev);
     if (!address) {
-        warn_report("%s '%s': pci-dev=%s, node=%u: the host does not tell "
-                    "whether the device is attached to the socket of EGM "
-                    "region %s", TYPE_ACPI_EGM_MEMORY, egm->id, egm->pci_dev,
-                    egm->node, region->name);
+        warn_report("%s '%s': pci-dev=%s, node=%u: the host does not report "
+                    "the PCI address of the device, so it may not be attached "
+                    "to the socket of EGM region %s", TYPE_ACPI_EGM_MEMORY,
+                    egm->id, egm->pci_dev, egm->node, region->name);
         return true;
     }
-    if (egm_region_has_gpu(region, address)) {
+    if (g_strv_contains((const char *const *)region->gpus, address)) {
         return true;
     }
     gpus = g_strjoinv(", ", region->gpus);
@@ -109,7 +98,7 @@ static bool egm_check_gpu(const AcpiEgmMemory *egm, const EgmRegion *region,
     return false;
 }
 
-/* What is said of a backend is said once. */
+/* Warns once per backend, not once per GPU */
 static const EgmRegion *egm_look_up_region(GHashTable *regions,
                                            HostMemoryBackend *backend)
 {

@@ -3,13 +3,13 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * On NVIDIA Grace hosts the firmware withholds part of a socket's DRAM from the
- * host kernel. A character device hands it out, to be used as a VM's RAM. With
- * most drivers it works through one open file only: that is opened, locked and
- * checked here, and belongs to the RAM block from then on, as does everything
- * that QEMU knows of the region. So what is known is asked for again, not kept.
+ * On NVIDIA Grace hosts the firmware can withhold part of a socket's DRAM from
+ * the host kernel. A character device offers this part as the RAM of a VM. With
+ * most drivers it works through one open file only, so that file is opened,
+ * locked and checked here, and belongs to the RAM block from then on. All that
+ * QEMU knows about a region is read from sysfs when it is needed.
  *
- * See docs/system/egm-memory.rst.
+ * See docs/system/egm-device.rst.
  */
 
 #ifndef SYSTEM_EGM_H
@@ -18,17 +18,19 @@
 #include "system/hostmem.h"
 
 /**
- * EgmRegion: what the host tells about the EGM region of one socket
- * @name: the name of the device, e.g. "egm4"
- * @dev: the number of the device
- * @size: in bytes, 0 when unknown
+ * EgmRegion: what the host reports about the EGM region of one socket
+ * @name: name of the device, e.g. "egm4"
+ * @dev: number of the device
+ * @size: size of the region in bytes, 0 if the host does not report it
+ * @is_host_ram: whether the region is memory that the host itself uses
  * @gpus: PCI addresses of the socket's GPUs, e.g. "0009:01:00.0", sorted; NULL
- *     when unknown
+ *     if the host does not report them
  */
 typedef struct EgmRegion {
     char *name;
     dev_t dev;
     uint64_t size;
+    bool is_host_ram;
     GStrv gpus;
 } EgmRegion;
 
@@ -36,73 +38,53 @@ void egm_region_free(EgmRegion *region);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(EgmRegion, egm_region_free)
 
 /**
- * egm_region_has_gpu:
- * @region: a region whose GPUs are known
- * @address: PCI address of a host device
+ * egm_region_probe:
+ * @sysfs: directory where sysfs is mounted; tests use a tree of their own
+ * @dev: number of a character device
  *
- * Returns: whether the device is one of the region's GPUs.
+ * Returns: what sysfs reports about the device, NULL if it does not report that
+ * this is an EGM device. The caller frees it with egm_region_free().
  */
-bool egm_region_has_gpu(const EgmRegion *region, const char *address);
-
-#ifdef CONFIG_LINUX
+EgmRegion *egm_region_probe(const char *sysfs, dev_t dev);
 
 /**
  * egm_region_of_backend:
  * @backend: a memory backend
  *
- * Returns: the region that @backend has mapped, NULL if it is other memory. To
- * be freed with egm_region_free().
+ * Returns: the region that @backend has mapped, NULL if its memory is something
+ * else. The caller frees it with egm_region_free().
  */
 EgmRegion *egm_region_of_backend(HostMemoryBackend *backend);
 
 /**
- * egm_backend_owns:
+ * egm_backend_is_device:
  * @mem_path: the mem-path of a memory-backend-file
+ * @ram_flags: the RAM_* flags that the properties of the backend ask for
  *
- * Returns: whether @mem_path is an EGM device, or the name of a missing device:
- * nothing that can be opened like a file, or created.
+ * Returns: whether @mem_path is an EGM device, or an fd set with one, or has
+ * the name of an EGM device: only egm_backend_alloc() allocates such memory.
  */
-bool egm_backend_owns(const char *mem_path);
+bool egm_backend_is_device(const char *mem_path, uint32_t ram_flags);
 
 /**
  * egm_backend_alloc:
  * @backend: a memory-backend-file
- * @name: of its memory region
- * @mem_path: one for which egm_backend_owns() is true
- * @align: of the mapping's address, a power of two in bytes; 0 for one that
- *     suits the size
- * @ram_flags: RAM_* flags that the properties of @backend ask for
- * @errp: set when there is no such device, or it cannot be used as the
- *     properties of @backend ask for, or somebody else uses it
+ * @name: name of the memory region
+ * @mem_path: a path for which egm_backend_is_device() is true
+ * @align: alignment of the mapping in bytes, a power of two; 0 for an alignment
+ *     that suits the size
+ * @ram_flags: the RAM_* flags that the properties of @backend ask for
+ * @errp: set if the device does not exist, is in use, is smaller than @backend,
+ *     or cannot be used as the properties of @backend ask for
  *
- * Maps the device as the memory region of @backend, which owns the open file.
+ * Opens the device and maps it as the memory region of @backend, which owns the
+ * open file. Checks all that is possible before, because opening the device
+ * clears the region.
  *
  * Returns: true on success.
  */
 bool egm_backend_alloc(HostMemoryBackend *backend, const char *name,
                        const char *mem_path, uint64_t align,
                        uint32_t ram_flags, Error **errp);
-
-#else
-
-static inline EgmRegion *egm_region_of_backend(HostMemoryBackend *backend)
-{
-    return NULL;
-}
-
-static inline bool egm_backend_owns(const char *mem_path)
-{
-    return false;
-}
-
-static inline bool egm_backend_alloc(HostMemoryBackend *backend,
-                                     const char *name, const char *mem_path,
-                                     uint64_t align, uint32_t ram_flags,
-                                     Error **errp)
-{
-    g_assert_not_reached();
-}
-
-#endif /* CONFIG_LINUX */
 
 #endif

@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """/dev/zero as an EGM device with retired pages, see tests/project/egm_zero.c."""
 
+import fcntl
 import os
 import pathlib
 import tempfile
 
 
 class Zero:
-    """The stand-in; a context manager. One VM at a time can use it."""
+    """The stand-in; a context manager, which only one test at a time can be in.
+
+    All tests of a machine share /dev/zero, and QEMU locks it with flock(). The lock of
+    fcntl() is independent of that one.
+    """
 
     path = '/dev/zero'
 
@@ -15,6 +20,9 @@ class Zero:
         self.library = pathlib.Path(build) / 'egm/tests/project/libegm_zero.so'
 
     def __enter__(self):
+        # pylint: disable=consider-using-with
+        self.device = open(self.path, 'r+b', buffering=0)
+        fcntl.lockf(self.device, fcntl.LOCK_EX)
         self.directory = tempfile.TemporaryDirectory(prefix='egm-zero-')
         self.file = pathlib.Path(self.directory.name) / 'retired'
         self.retire()
@@ -24,6 +32,7 @@ class Zero:
 
     def __exit__(self, *exc):
         self.directory.cleanup()
+        self.device.close()
 
     def retire(self, *ranges):
         """Set the retired pages: (offset, size) in bytes."""

@@ -122,17 +122,6 @@ class Pfnmap(IommufdTest):
             Dma(qemu).copy(RAM_BASE + 0x10000, RAM_BASE + 300 * MIB, len(data))
             self.assertEqual(self.host.region(5, 44 * MIB, len(data)), data)
 
-    def test_descriptor(self):
-        """A device that comes as a descriptor could be any: a warning."""
-        args = ram(256) + IOMMUFD + egm(0) + [
-            '-device', 'pcie-root-port,id=rp0', '-device',
-            'vfio-pci-nohotplug,id=dev0,fd=9,iommufd=iommufd0,bus=rp0']
-        with self.pfnmap():
-            text = self.starts(args, prefix='9<> /dev/vfio/devices/vfio0')
-        self.assertEqual(text.count('\n'), 1, text)
-        self.assertIn("warning: acpi-egm-memory 'egm0': pci-dev=dev0, node=0: the "
-                      'host does not tell whether the device is attached', text)
-
     def test_again(self):
         """A VM leaves nothing behind that the next one stumbles over."""
         with self.pfnmap():

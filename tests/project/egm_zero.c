@@ -1,15 +1,14 @@
 /*
- * A stand-in for an EGM device, for VMs on any machine: to the program that
- * preloads this library, /dev/zero is an EGM device. Its retired pages are in
- * the file that the environment variable EGM_RETIRED names, one "offset size" a
- * line, read at each call. Without the file, the ioctl fails. With EGM_GUARD in
- * the environment, the program dies when it touches a page that it was told of;
- * with EGM_REPLACED, another device is in its place when it is opened.
+ * A stand-in for sysfs and the ioctl of an EGM device, for VMs on any machine: to
+ * the program that preloads this library, /dev/zero is an EGM device of 1 TiB. The
+ * file that the environment variable EGM_RETIRED names has its retired pages, one
+ * "offset size" a line, and is read at each call. Without the file, the ioctl
+ * fails; without the variable, the driver does not know it. With EGM_GUARD in the
+ * environment, the program dies when it touches a page that it was told of.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -17,12 +16,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #define RETIRED_PAGES_LIST ('E' << 8 | 100)
@@ -87,11 +83,12 @@ static void guard_pages(const uint64_t *pages, uint32_t count)
 static int retired_pages_list(uint32_t *list)
 {
     uint32_t room = (list[0] - 8) / 16;
-    FILE *file = fopen(getenv("EGM_RETIRED"), "r");
+    const char *name = getenv("EGM_RETIRED");
+    FILE *file = name ? fopen(name, "r") : NULL;
     uint32_t count;
 
     if (!file) {
-        errno = EIO;
+        errno = name ? EIO : EINVAL;
         return -1;
     }
     count = read_pages(file, (uint64_t *)(list + 2), room);
@@ -102,26 +99,6 @@ static int retired_pages_list(uint32_t *list)
         guard_pages((uint64_t *)(list + 2), list[1]);
     }
     return 0;
-}
-
-/* Each process has a /dev/zero of its own: nobody else can have it. */
-int flock(int fd, int operation)
-{
-    struct stat st;
-
-    if (!fstat(fd, &st) && st.st_rdev == makedev(1, 5)) {
-        return 0;
-    }
-    return syscall(SYS_flock, fd, operation);
-}
-
-/* Nor is anybody found who has: there are no processes. */
-DIR *opendir(const char *name)
-{
-    int fd = open(strcmp(name, "/proc") ? name : "/proc/sys",
-                  O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-    return fd < 0 ? NULL : fdopendir(fd);
 }
 
 int ioctl(int fd, unsigned long request, ...)
@@ -164,9 +141,6 @@ int open(const char *path, int flags, ...)
     va_end(args);
     if (!strcmp(path, "/sys/dev/char/1:5/egm_size")) {
         return open_size();
-    }
-    if (!strcmp(path, "/dev/zero") && getenv("EGM_REPLACED")) {
-        path = "/dev/full";
     }
     return syscall(SYS_openat, AT_FDCWD, path, flags, mode);
 }

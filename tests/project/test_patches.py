@@ -313,7 +313,7 @@ class Repository(checkout.Base):
             for part in re.split(r'^diff --git a/\S+ b/', mail, flags=re.M)[1:]:
                 if re.match(r'docs/|qapi/|qemu-options', part):
                     lines += re.findall(r'^[+][^+].*', part, flags=re.M)
-            return [line for line in lines if '# Since: ' not in line]
+            return '\n'.join(lines).strip()
 
         ports = sorted((TOP / 'patches').glob('[0-9]*/*/*.patch'))
         self.assertTrue(ports)

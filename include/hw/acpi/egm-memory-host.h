@@ -12,12 +12,12 @@
 /**
  * acpi_egm_memory_check_host:
  * @ms: a machine whose objects acpi_egm_memory_check() has accepted
- * @errp: set when a device is attached to another socket of the host than the
- *     EGM region that its guest RAM is on
+ * @errp: set if a device is attached to another socket of the host than the EGM
+ *     region that its guest RAM is on
  *
- * Warns about what nobody can tell.
+ * Warns about what the host does not report.
  *
- * Returns: true when no object is wrong, as far as the host tells.
+ * Returns: true if no object is wrong, as far as the host reports.
  */
 #ifdef CONFIG_LINUX
 bool acpi_egm_memory_check_host(const MachineState *ms, Error **errp);
@@ -33,8 +33,9 @@ static inline bool acpi_egm_memory_check_host(const MachineState *ms,
  * acpi_egm_memory_host_address:
  * @pdev: a PCI device of the guest
  *
- * Returns: its PCI address on the host, e.g. "0009:01:00.0"; NULL if it is no
- * vfio device, or if nobody can tell. To be freed with g_free().
+ * Returns: the PCI address of the device on the host, e.g. "0009:01:00.0"; NULL
+ * if it is not a vfio device, or if the host does not report the address. The
+ * caller frees it with g_free().
  */
 char *acpi_egm_memory_host_address(PCIDevice *pdev);
 
