@@ -16,7 +16,7 @@ import xml.etree.ElementTree as ET
 TOP = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(TOP / 'tests'), str(TOP / 'tools')]
 # pylint: disable=wrong-import-position
-from egm import emulator, findings, host, plan, qemu  # noqa: E402
+from egm import cmdline, emulator, findings, hostinfo, plan  # noqa: E402
 from egmtest import grace, machine, tap  # noqa: E402
 
 BUILD = pathlib.Path(os.environ['EGM_BUILD'])
@@ -65,7 +65,7 @@ class Case(unittest.TestCase):
 
     def found(self, *expected, **keywords):
         """Just these findings: (kind, text, command)."""
-        machine_ = host.read(str(self.root))
+        machine_ = hostinfo.read(str(self.root))
         with unittest.mock.patch('fcntl.ioctl', return_value=1):
             found = findings.find(machine_, emulator.Emulator(
                 QEMU, keywords.get('firmware', QEMU)))
@@ -253,7 +253,7 @@ class Findings(Case):
     def test_capability(self):
         """KVM that does not tell how it maps the memory."""
         grace.Host(self.root)
-        machine_ = host.read(str(self.root))
+        machine_ = hostinfo.read(str(self.root))
         for answer, count in ((0, 1), (1, 0), (OSError(25, ''), 0)):
             with unittest.mock.patch('fcntl.ioctl', side_effect=[answer]) as ioctl:
                 found = findings.find(machine_, emulator.Emulator(QEMU, QEMU))
@@ -311,7 +311,7 @@ class Findings(Case):
             self.assertIn(message, run.stderr)
         self.refused('there is no firmware /nonexistent',
                      args=('qemu', '--firmware', '/nonexistent'))
-        found = findings.find(host.read(str(self.root)),
+        found = findings.find(hostinfo.read(str(self.root)),
                               emulator.Emulator(other, ''))
         self.assertEqual([f.problem for f in found[-2:]], [True, True], found)
 
@@ -322,7 +322,7 @@ class Findings(Case):
         opened = []
         sys.addaudithook(lambda event, args: opened.append(str(args[0]))
                          if event == 'open' else None)
-        machine_ = host.read(str(self.root))
+        machine_ = hostinfo.read(str(self.root))
         findings.find(machine_, emulator.Emulator(QEMU, QEMU))
         plan.make(machine_)
         self.assertTrue(any('/sys/class/egm/egm4/' in path for path in opened))
@@ -408,16 +408,16 @@ class Writes(Case):
         """What comes out starts in our QEMU: the objects, by id."""
         shape = {'size': 64 * MIB, 'cpus': 2, **shape}
         made = grace.Host(self.root, **shape)
-        vm = plan.make(host.read(str(self.root)), stand_in=True, *args)
-        lines = qemu.command(
+        vm = plan.make(hostinfo.read(str(self.root)), stand_in=True, *args)
+        lines = cmdline.command(
             vm, emulator=emulator.Emulator(QEMU), accel='tcg', iommufd=False,
             stand_in='pci-testdev', more=['-S'])
-        text = qemu.text(lines)
+        text = cmdline.text(lines)
         for s in vm.sockets:
             self.assertIn(f'id={s.bridge},bus=pcie.0,bus_nr={s.bus},'
                           f'numa_node={s.node}', text)
         self.assertEqual(text.count(',io-reserve=0'), len(vm.gpus))
-        with machine.Machine(BUILD, qemu.words(lines)[1:]) as running:
+        with machine.Machine(BUILD, cmdline.words(lines)[1:]) as running:
             objects = {o['id']: o for o in running.cmd('query-acpi-egm-memory')}
             numa = running.cmd('human-monitor-command',
                                **{'command-line': 'info numa'}).splitlines()

@@ -13,7 +13,7 @@ import unittest
 TOP = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(TOP / 'tests'), str(TOP / 'tools')]
 # pylint: disable=wrong-import-position
-from egm import aml, linux, report, show, tables  # noqa: E402
+from egm import aml, guestinfo, report, show, tables  # noqa: E402
 from egm.srat import Affinity  # noqa: E402
 from egmtest import machine, standin, tap  # noqa: E402
 
@@ -355,7 +355,7 @@ class Linux(unittest.TestCase):
         self.add('pci0000:20/0000:20:01.0/0000:21:00.1', 0x10de, 0x040300)
         self.add('pci0000:00/0000:00:02.3', 0x1af4, 0x020000)
         found = {f.address: (f.root, f.chain, f.gpu)
-                 for f in linux.pci_functions(self.root)}
+                 for f in guestinfo.pci_functions(self.root)}
         self.assertEqual(found, {
             '0000:20:01.0': (0x20, (0x10000,), False),
             '0000:21:00.0': (0x20, (0x10000, 0), True),
@@ -364,12 +364,12 @@ class Linux(unittest.TestCase):
 
     def test_nodes(self):
         """How many nodes the kernel has, from a list of ranges."""
-        self.assertIsNone(linux.nodes(self.root))
+        self.assertIsNone(guestinfo.nodes(self.root))
         possible = self.root / 'sys/devices/system/node/possible'
         possible.parent.mkdir(parents=True)
         for text, count in (('0', 1), ('0-15', 16), ('0-1,4,6-7', 5)):
             possible.write_text(text + '\n')
-            self.assertEqual(linux.nodes(self.root), count)
+            self.assertEqual(guestinfo.nodes(self.root), count)
 
     def test_holes(self):
         """Gaps in /proc/iomem, within the memory of SRAT only."""
@@ -384,11 +384,11 @@ class Linux(unittest.TestCase):
                          '42010000-4fffffff : System RAM\n'
                          '50010000-5ffeffff : System RAM\n'
                          '4010000000-401fffffff : PCI ECAM\n')
-        self.assertEqual(linux.holes(nodes, self.root),
+        self.assertEqual(guestinfo.holes(nodes, self.root),
                          [(0x42000000, 0x10000), (0x50000000, 0x10000),
                           (0x5fff0000, 0x10000)])
         iomem.write_text('00000000-00000000 : System RAM\n')
-        self.assertEqual(linux.holes(nodes, self.root), [])
+        self.assertEqual(guestinfo.holes(nodes, self.root), [])
 
 
 def image_of(at, dsdt, *more, fadt_size=148, xsdt_name=b'XSDT', xsdt_tail=b''):

@@ -6,7 +6,7 @@ import os
 import pwd
 
 from . import plan
-from .text import size_text, table
+from .format import size_text, table
 
 
 @dataclasses.dataclass

@@ -4,8 +4,8 @@
 import dataclasses
 import re
 
-from . import host as hosts
-from .text import size_text
+from . import hostinfo
+from .format import size_text
 
 MIB, GIB = 1 << 20, 1 << 30
 # GPUs map EGM in pieces of this size.
@@ -33,7 +33,7 @@ class Refused(Exception):
 class Gpu:
     """A GPU of the VM."""
     name: str           # gpu0
-    host: hosts.Gpu
+    host: hostinfo.Gpu
     port: str           # its root port: rp0
     slot: int           # of the root port on its pxb
     chassis: int
@@ -45,7 +45,7 @@ class Gpu:
 class Socket:
     """A socket of the VM: a NUMA node on a region, and its GPUs."""
     node: int
-    region: hosts.Region
+    region: hostinfo.Region
     size: int           # bytes
     cpus: range
     bridge: str         # pxb0

@@ -8,7 +8,7 @@ import dataclasses
 import uuid
 
 from . import aml, srat
-from .text import size_text
+from .format import size_text
 
 _DSD = uuid.UUID('daffd814-6eba-4d8c-8a91-bc9bbf4aa301').bytes_le
 _HOST_BRIDGES = {'PNP0A03', 'PNP0A08', 0x030ad041, 0x080ad041}

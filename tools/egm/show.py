@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A report, as lines of text."""
 
-from .text import size_text, table
+from .format import size_text, table
 
 
 def _row(gpu):

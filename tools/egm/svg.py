@@ -3,7 +3,7 @@
 
 from xml.sax.saxutils import escape
 
-from .text import number_list, size_text
+from .format import number_list, size_text
 
 _RAM_BASE = 0x40000000          # of the virt machine
 _STYLE = '''

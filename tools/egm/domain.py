@@ -4,8 +4,8 @@
 import os
 import xml.etree.ElementTree as ET
 
-from .qemu import TCG_CPU, disk_format
-from .text import number_list
+from .cmdline import TCG_CPU, disk_format
+from .format import number_list
 
 
 def _add(parent, tag, text=None, **attributes):

@@ -3,7 +3,7 @@
 
 import shlex
 
-from .text import number_list, size_short
+from .format import number_list, size_short
 
 # Not `max`, which is slower: it checks its pointers.
 TCG_CPU = 'neoverse-n1'
