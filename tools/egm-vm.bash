@@ -1,33 +1,102 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# bash completion for egm-vm
+# bash completion for egm-vm and egm-report
 
-_egm_vm() {
-    local current=$2 previous=$3 words=
+# For tests: where /sys is
+_egm_root=
 
-    case $previous in
-    --gpus)
-        words="all $(cd /sys/class/egm 2> /dev/null &&
+# PCI addresses of the GPUs of all regions, or of their virtual functions
+_egm_gpus() {
+    local address found device=$_egm_root/sys/bus/pci/devices
+
+    for address in $(cd "$_egm_root/sys/class/egm" 2> /dev/null &&
                      { cat ./*/gpu_devices; ls ./*/; } 2> /dev/null |
                      grep -E '^[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$' |
-                     sort -u)" ;;
-    --memory) words=all ;;
-    --accel) words='kvm tcg' ;;
-    --net) words="user none $(ls /sys/class/net 2> /dev/null)" ;;
-    --disk | --qemu | --firmware | --root)
-        compopt -o filenames 2> /dev/null
-        mapfile -t COMPREPLY < <(compgen -f -- "$current")
-        return ;;
+                     sort -u); do
+        found=$(readlink "$device/$address"/virtfn* 2> /dev/null)
+        echo "${found:-$address}"
+    done | sed 's,.*/,,'
+}
+
+# _egm_reply WORD CANDIDATE...: those that WORD begins
+#
+# readline replaces only what is behind the last of COMP_WORDBREAKS, such as the colons
+# of PCI addresses.
+_egm_reply() {
+    local word=$1 behind
+    shift
+    mapfile -t COMPREPLY < <(compgen -W "$*" -- "$word")
+    behind=${word##*["$COMP_WORDBREAKS"]}
+    COMPREPLY=("${COMPREPLY[@]#"${word%"$behind"}"}")
+}
+
+_egm_files() {
+    compopt -o filenames 2> /dev/null
+    mapfile -t COMPREPLY < <(compgen -f -- "$1")
+}
+
+_egm_vm() {
+    local line=${COMP_LINE:0:COMP_POINT} current previous what=host word list options words=()
+    local host='--help --version --root' shape='--gpus --socket --cpus --memory --initiators'
+    local vm='--name --disk --net --accel --no-check --iommufd --type1 --qemu --firmware'
+
+    # Words are separated by space here, whatever COMP_WORDBREAKS is.
+    read -ra words <<< "$line"
+    [[ $line == *[[:space:]] ]] && words+=('')
+    current=${words[-1]} previous=${words[-2]}
+    for word in "${words[@]:1:${#words[@]}-2}"; do
+        case $word in
+        --) return ;;       # QEMU's options
+        host | check | qemu | libvirt | svg) [ "$word" = "${words[1]}" ] && what=$word ;;
+        esac
+    done
+    case $previous in
+    --gpus)
+        list=${current%"${current##*,}"}
+        mapfile -t words < <(_egm_gpus | grep -vxF "${list//,/$'\n'}")
+        [ -n "$list" ] || words+=(all free)
+        compopt -o nospace 2> /dev/null     # another one can follow
+        _egm_reply "$current" "${words[@]/#/$list}" ;;
+    --memory) _egm_reply "$current" all ;;
+    --accel) _egm_reply "$current" kvm tcg ;;
+    --net)
+        words=(user none)
+        for word in "$_egm_root"/sys/class/net/*/bridge; do
+            word=${word%/bridge}
+            [ "${word##*/}" = '*' ] || words+=("${word##*/}")
+        done
+        _egm_reply "$current" "${words[@]}" ;;
+    --socket) _egm_reply "$current" "$(cat "$_egm_root"/sys/class/egm/*/*/numa_node 2> /dev/null)" ;;
+    --disk | --qemu | --firmware | --root | --qmp) _egm_files "$current" ;;
     --cpus | --initiators | --name | --stand-in) ;;
     *)
+        case $what in
+        host | check) options="$host --qemu --firmware --json" ;;
+        qemu) options="$host $shape $vm --qmp --run --json --stand-in" ;;
+        libvirt) options="$host $shape $vm" ;;
+        svg) options="$host $shape" ;;
+        esac
         if [[ $current == -* ]]; then
-            words='--help --gpus --cpus --memory --initiators --name --disk --net
-                   --iommufd --type1 --accel --qemu --firmware --run --root
-                   --stand-in'
-        else
-            words='host qemu libvirt svg'
+            _egm_reply "$current" "$options"
+        elif [ "$COMP_CWORD" = 1 ]; then
+            _egm_reply "$current" host check qemu libvirt svg
         fi ;;
     esac
-    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
 }
 complete -F _egm_vm egm-vm
+
+_egm_report() {
+    local current=$2 previous=$3
+
+    case $previous in
+    --libvirt) _egm_reply "$current" "$(virsh list --name 2> /dev/null)" ;;
+    --rsdp) ;;
+    *)
+        if [[ $current == -* ]]; then
+            _egm_reply "$current" --help --version --qmp --libvirt --rsdp --json
+        else
+            _egm_files "$current"
+        fi ;;
+    esac
+}
+complete -F _egm_report egm-report

@@ -471,7 +471,7 @@ class Daemon(unittest.TestCase):
     def test_egm_vm(self):
         """What egm-vm writes for this host: all GPUs, with nodes for their memory."""
         self.enterContext(self.host.pfnmap())
-        self.host.check('/egm-vm libvirt --net none --memory 128M '
+        self.host.check('/egm-vm libvirt --name egm --net none --memory 128M '
                         f'--qemu /bin/qemu-system-aarch64 --firmware {UEFI} '
                         '> /tmp/domain.xml; grep -q iommufd /tmp/domain.xml')
         self.virsh('create --validate --paused /tmp/domain.xml')

@@ -37,6 +37,10 @@ class Host:
         self.gpus = {}          # by number of the socket
         count = 0
         write(self.root / 'proc/sys/kernel/arch', 'aarch64\n')
+        write(self.root / 'proc/sys/kernel/osrelease', '6.8.0-1044-nvidia-64k\n')
+        write(self.root / 'etc/machine-id', '0123456789abcdef0123456789abcdef\n')
+        write(self.root / 'sys/devices/system/cpu/present',
+              f'0-{max(sockets * cpus, 1) - 1}\n')
         self.pages(64)
         write(self.root / 'dev/kvm')
         if iommufd:
@@ -44,6 +48,7 @@ class Host:
         for s in range(sockets):
             node = self.root / f'sys/devices/system/node/node{s}'
             write(node / 'cpulist', f'{s * cpus}-{(s + 1) * cpus - 1}\n')
+            write(node / 'meminfo', f'Node {s} MemTotal:        33554432 kB\n')
             write(node / 'distance', ' '.join(
                 '10' if s == other else '40' for other in range(sockets)) + '\n')
             self.gpus[s] = []
@@ -123,8 +128,28 @@ class Host:
             found.append(part)
         return found
 
-    def user(self, name, pid=4711, command='qemu-system-aar'):
-        """A process that has a device open."""
+    def mediated(self, address):
+        """A mediated device of a GPU that the host's driver keeps; gives its UUID."""
+        name = '5a1c1a6e-95e0-4c4e-8d0e-0a4f7b1f2c55'
+        (self.root / 'sys/bus/pci/devices' / address / name).mkdir()
+        return name
+
+    def interface(self, name, device=None, bridge=False):
+        """A network interface; device: the PCI address that has it"""
+        place = self.root / 'sys/class/net' / name
+        (place / 'bridge' if bridge else place).mkdir(parents=True)
+        if device:
+            (self.root / 'sys/bus/pci/devices' / device / 'net' / name).mkdir(parents=True)
+
+    def tables(self, **tables):
+        """ACPI tables, as bytes by signature."""
+        for name, data in tables.items():
+            path = write(self.root / 'sys/firmware/acpi/tables' / name)
+            path.write_bytes(data)
+
+    def user(self, name, pid=4711, command='qemu-system-aar', flags='02100002'):
+        """A process that has a device open; flags: of its descriptor, octal"""
         write(self.root / f'proc/{pid}/comm', command + '\n')
         write(self.root / f'proc/{pid}/maps')
+        write(self.root / f'proc/{pid}/fdinfo/12', f'pos:\t0\nflags:\t{flags}\n')
         link(self.root / f'proc/{pid}/fd/12', name)

@@ -13,7 +13,7 @@ from test_host import FREE, HOST, HostTest, WORD, ram, word
 from host import MIB, Qemu, REGIONS
 from egmtest import tap
 
-EGM_VM = '/egm-vm --firmware /tmp/firmware'
+FIRMWARE = '--firmware /tmp/firmware'
 # To QEMU's monitor, on a terminal that it shares with the guest's serial port
 MONITOR = r"printf '\001cinfo egm\nquit\n'"
 
@@ -33,7 +33,7 @@ class EgmVm(HostTest):
 
     def found(self, *problems):
         """What egm-vm shows; just these problems are in it."""
-        status, text = self.host.run(EGM_VM)
+        status, text = self.host.run(f'/egm-vm {FIRMWARE}')
         self.assertEqual(status, 1 if problems else 0, text)
         found = [line for line in text.splitlines() if line.startswith('problem')]
         self.assertEqual(len(found), len(problems), text)
@@ -43,7 +43,7 @@ class EgmVm(HostTest):
 
     def start(self, options):
         """Run what egm-vm writes; gives `info egm` of the VM."""
-        self.host.check(f'{EGM_VM} qemu {options} -- -S > /tmp/vm')
+        self.host.check(f'/egm-vm qemu {FIRMWARE} {options} -- -S > /tmp/vm')
         status, text = self.host.run(f'{MONITOR} | sh /tmp/vm 2>&1')
         self.assertEqual(status, 0, text)
         self.assertNotIn('qemu-system-aarch64: ', text)
@@ -80,19 +80,24 @@ class EgmVm(HostTest):
             self.assertNotIn('egm4', text)
 
     def test_in_use(self):
-        """By whichever node; the other region is free."""
+        """By whichever node in /dev; the other region is free."""
         with self.host.standin():
             with Qemu(self.host, ram(64)) as qemu:
-                who = f'egm4 is in use by qemu-system-aar ({qemu.pid})'
-                self.found(who)
-                status, text = self.host.run(f'{EGM_VM} qemu --gpus {gpu(1)}')
+                who = f'qemu-system-aar ({qemu.pid})'
+                self.assertIn(who, self.found())
+                status, text = self.host.run(
+                    f'/egm-vm qemu {FIRMWARE} --gpus {gpu(1)}')
                 self.assertEqual(status, 1, text)
-                self.assertIn('a region belongs to one VM', text)
+                self.assertIn(f'egm4 is in use by {who}: a region belongs to one VM',
+                              text)
+                self.assertIn(f'free: {gpu(2)} on egm5', text)
                 self.start(f'--type1 --gpus {gpu(2)}')
-            self.found()
-            self.other_node()
-            with Qemu(self.host, ram(64, path='/tmp/egm')) as qemu:
-                self.found(f'egm4 is in use by qemu-system-aar ({qemu.pid})')
+            self.assertNotIn('qemu-system', self.found())
+            self.host.check('mknod /dev/other c $(tr : " " < '
+                            '/sys/class/egm/egm4/dev)')
+            self.addCleanup(self.host.check, 'rm /dev/other')
+            with Qemu(self.host, ram(64, path='/dev/other')) as qemu:
+                self.assertIn(f'qemu-system-aar ({qemu.pid})', self.found())
 
     def test_unbound(self):
         """The command that mends it does."""
@@ -106,23 +111,27 @@ class EgmVm(HostTest):
                 command = text.splitlines()
                 mend = command[next(i for i, line in enumerate(command)
                                     if line.startswith('problem')) + 1].strip()
-                self.host.check('modprobe() { :; }; ' + mend)
+                # What driverctl does, but for the next boot
+                self.host.check('driverctl() { '
+                                'echo "$3" > /sys/bus/pci/devices/$2/driver_override; '
+                                'echo "$2" > /sys/bus/pci/drivers_probe; }; ' + mend)
             self.found()
 
     def test_user(self):
         """Somebody who may not open the devices."""
         with self.host.standin():
-            status, text = self.host.run(f"su operator -c '{EGM_VM}'")
+            status, text = self.host.run(f"su operator -c '/egm-vm {FIRMWARE}'")
             self.assertEqual(status, 1, text)
-            self.assertIn('operator may not open /dev/egm4', text)
+            self.assertIn('user operator: no access to /dev/egm4', text)
 
     def test_region_stays(self):
         """To look at a region does not clear it, as to open it does."""
         with self.host.standin():
             with Qemu(self.host, ram(64) + word(FREE)):
                 pass
-            for options in ('', 'qemu', 'libvirt', 'svg'):
-                self.host.check(f'{EGM_VM} {options} > /dev/null')
+            for what in ('host', 'check', 'qemu', 'libvirt'):
+                self.host.check(f'/egm-vm {what} {FIRMWARE} > /dev/null')
+            self.host.check('/egm-vm svg > /dev/null')
             self.assertEqual(self.host.region(4, FREE, 8),
                              WORD.to_bytes(8, 'little'))
 

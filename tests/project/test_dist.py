@@ -70,6 +70,7 @@ class Dist(unittest.TestCase):
             self.assertEqual(sorted(links), [
                 'usr/bin/egm-report', 'usr/bin/egm-vm',
                 'usr/bin/qemu-system-aarch64-egm',
+                'usr/share/bash-completion/completions/egm-report',
                 'usr/share/bash-completion/completions/egm-vm',
                 'usr/share/man/man1/egm-report.1.gz',
                 'usr/share/man/man1/egm-vm.1.gz'])

@@ -67,15 +67,16 @@ class OrdinaryVM(unittest.TestCase):
             link = other.with_name('egm-vm')
             link.symlink_to(self.prefix / 'bin/egm-vm')
             text = process.output(
-                'egm-vm', '--root', directory, 'qemu',
+                'egm-vm', 'qemu', '--root', directory,
                 env={'PATH': f'{other.parent}:{os.environ["PATH"]}'})
         self.assertTrue(text.startswith(self.binary), text)
         self.assertIn(f'{self.prefix}/share/qemu/edk2-aarch64-code.fd', text)
         golden = TOP / 'tests/data/acpi/aarch64/virt'
-        process.output(self.prefix / 'bin/egm-report', golden / 'DSDT.egmswitch',
-                       golden / 'SRAT.egmswitch')
+        process.output(self.prefix / 'bin/egm-report', golden / 'DSDT.egmgi',
+                       golden / 'SRAT.egmgi')
         for name in ('man/man1/egm-vm.1', 'man/man1/egm-report.1',
-                     'bash-completion/completions/egm-vm'):
+                     'bash-completion/completions/egm-vm',
+                     'bash-completion/completions/egm-report'):
             self.assertTrue((self.prefix / 'share' / name).exists(), name)
 
     def test_boot(self):
@@ -100,7 +101,7 @@ class OrdinaryVM(unittest.TestCase):
 
             rsdp = vm.wait('a program started by UEFI', lambda: tables.marked(
                 read, RAM_BASE, RAM_SIZE))
-            dsdt = tables.read(read, rsdp)['DSDT']
+            dsdt = tables.read(read, rsdp)['DSDT'][0]
             self.assertEqual(dsdt[:4], b'DSDT')
             self.assertNotIn(b'nvidia', dsdt)
             classes = [d['class_info']['class']

@@ -2,159 +2,252 @@
 """Read the Devices of a DSDT or SSDT, as far as PCI and EGM are concerned.
 
 A reader of AML (ACPI 6.5, chapter 20) that knows the declarations and skips the
-code. What it does not know ends the scope that it is in; that is noted.
+code. What it does not know ends the scope that it is in; that is noted. Each byte is
+read once: nothing reaches past the end of what it is in.
 """
 
-import dataclasses
+from __future__ import annotations
 
-# One-byte opcodes with a size: what they hold is skipped.
-_SIZED = {0x14: 'Method', 0xa0: 'If', 0xa1: 'Else', 0xa2: 'While'}
-# The same behind 0x5b, ExtOpPrefix.
-_EXT_SIZED = {0x81: 'Field', 0x83: 'Processor', 0x84: 'PowerRes',
-              0x85: 'ThermalZone', 0x86: 'IndexField', 0x87: 'BankField'}
-_INTEGERS = {0x0a: 1, 0x0b: 2, 0x0c: 4, 0x0e: 8}
-_CONSTANTS = {0x00: 0, 0x01: 1, 0xff: 2 ** 64 - 1}
+import dataclasses
+import re
+from collections.abc import Callable
+
+_SEGMENT = re.compile(rb'[A-Z_][A-Z0-9_]{3}')
+_INTEGERS = {0x0a: 1, 0x0b: 2, 0x0c: 4, 0x0e: 8}    # Byte-, Word-, DWord-, QWordConst
+_CONSTANTS = {0x00: 0, 0x01: 1, 0xff: 2 ** 64 - 1}  # ZeroOp, OneOp, OnesOp
+_ROOT, _PARENT, _NULL, _DUAL, _MULTI = 0x5c, 0x5e, 0x00, 0x2e, 0x2f
+_STRING, _BUFFER, _PACKAGE, _VAR_PACKAGE = 0x0d, 0x11, 0x12, 0x13
+_EXT = 0x5b             # what is behind it is an opcode of its own
+_REVISION = 0x30
+# More than any real table nests
+_MOST_NESTED = 64
+Path = list[str]
 
 
 class Unknown(Exception):
-    """Something that this reader does not know."""
+    """Something that this reader does not know, or that is damaged."""
 
 
 @dataclasses.dataclass
 class Device:
     """A Device, with the names declared in it that have a plain value."""
     path: str           # \\_SB.PC20.S00.S00
-    names: dict = dataclasses.field(default_factory=dict)
+    names: dict[str, object] = dataclasses.field(default_factory=dict)
 
 
 class _Reader:
     """One walk over the AML of a table."""
 
-    def __init__(self, data):
+    def __init__(self, data: bytes, devices: dict[str, Device]):
         self.data = data
-        self.devices = {}
-        self.notes = []
+        self.devices = devices
+        self.notes: list[str] = []
+        self.depth = 0
 
-    def length(self, at):
-        """PkgLength: (end of what it holds, where that begins)."""
-        lead = self.data[at]
+    def byte(self, at: int, end: int) -> int:
+        """The byte at a place."""
+        if at >= end:
+            raise Unknown(f'the end of what is at offset {at:#x}')
+        return self.data[at]
+
+    def length(self, at: int, end: int) -> tuple[int, int]:
+        """PkgLength (20.2.4): (end of what it holds, where that begins)."""
+        lead = self.byte(at, end)
         extra = lead >> 6
-        value = lead & 0x3f if extra == 0 else lead & 0x0f
+        value = lead & (0x0f if extra else 0x3f)
         for i in range(extra):
-            value |= self.data[at + 1 + i] << (4 + 8 * i)
+            value |= self.byte(at + 1 + i, end) << (4 + 8 * i)
+        if value < 1 + extra or at + value > end:
+            raise Unknown(f'a length at offset {at:#x}')
         return at + value, at + 1 + extra
 
-    def name(self, at, scope):
-        """NameString: (absolute path, what follows). Paths are not searched."""
-        data, segments = self.data, list(scope)
-        if data[at] == 0x5c:            # root
+    def name(self, at: int, end: int, scope: Path) -> tuple[Path, int]:
+        """NameString (20.2.2): (absolute path, what follows). Paths are not searched."""
+        segments = list(scope)
+        if self.byte(at, end) == _ROOT:
             segments, at = [], at + 1
-        while data[at] == 0x5e:         # parent
+        while self.byte(at, end) == _PARENT:
             segments, at = segments[:-1], at + 1
-        if data[at] == 0x00:
+        lead, count = self.byte(at, end), 1
+        if lead == _NULL:
             return segments, at + 1
-        count = 1
-        if data[at] == 0x2e:
+        if lead == _DUAL:
             count, at = 2, at + 1
-        elif data[at] == 0x2f:
-            count, at = data[at + 1], at + 2
+        elif lead == _MULTI:
+            count, at = self.byte(at + 1, end), at + 2
+        if len(segments) + count > _MOST_NESTED:
+            raise Unknown(f'a long name at offset {at:#x}')
         for _ in range(count):
-            segment = data[at:at + 4].decode('ascii', 'replace')
-            if len(segment) < 4 or not segment[0].isalpha() and segment[0] != '_':
+            segment = self.data[at:min(at + 4, end)]
+            if not _SEGMENT.fullmatch(segment):
                 raise Unknown(f'a name at offset {at:#x}')
-            segments = segments + [segment]
+            segments.append(segment.decode('ascii'))
             at += 4
         return segments, at
 
-    def value(self, at, scope):
-        """A constant: (its value, what follows)."""
-        data, op = self.data, self.data[at]
+    def value(self, at: int, end: int, scope: Path) -> tuple[object, int]:
+        """A constant (20.2.3): (its value, what follows)."""
+        op = self.byte(at, end)
         if op in _CONSTANTS:
             return _CONSTANTS[op], at + 1
         if op in _INTEGERS:
-            end = at + 1 + _INTEGERS[op]
-            return int.from_bytes(data[at + 1:end], 'little'), end
-        if op == 0x0d:                  # string
-            end = data.index(b'\0', at)
-            return data[at + 1:end].decode('ascii', 'replace'), end + 1
-        if op == 0x11:                  # buffer
-            end, inside = self.length(at + 1)
-            _, inside = self.value(inside, scope)
-            return data[inside:end], end
-        if op in (0x12, 0x13):          # package
-            end, inside = self.length(at + 1)
-            inside = inside + 1 if op == 0x12 else self.value(inside, scope)[1]
-            items = []
-            while inside < end:
-                item, inside = self.value(inside, scope)
-                items.append(item)
-            return items, end
-        if op == 0x5b and data[at + 1] == 0x30:     # revision
+            last = at + 1 + _INTEGERS[op]
+            if last > end:
+                raise Unknown(f'a number at offset {at:#x}')
+            return int.from_bytes(self.data[at + 1:last], 'little'), last
+        if op == _STRING:
+            last = self.data.find(b'\0', at, end)
+            if last < 0:
+                raise Unknown(f'a string at offset {at:#x}')
+            return self.data[at + 1:last].decode('ascii', 'replace'), last + 1
+        if op == _BUFFER:
+            last, inside = self.length(at + 1, end)
+            _, inside = self.value(inside, last, scope)
+            return self.data[inside:last], last
+        if op in (_PACKAGE, _VAR_PACKAGE):
+            return self.package(at, end, scope)
+        if op == _EXT and self.byte(at + 1, end) == _REVISION:
             return None, at + 2
-        segments, end = self.name(at, scope)
-        return '.'.join(segments), end
+        segments, at = self.name(at, end, scope)
+        return '.'.join(segments), at
 
-    def terms(self, at, end, scope):
+    def package(self, at: int, end: int, scope: Path) -> tuple[list, int]:
+        """A package (20.2.5.4)."""
+        last, inside = self.length(at + 1, end)
+        if self.data[at] == _PACKAGE:
+            self.byte(inside, last)     # how many, which the length says as well
+            inside += 1
+        else:
+            inside = self.value(inside, last, scope)[1]
+        self.depth += 1
+        if self.depth > _MOST_NESTED:
+            raise Unknown(f'a package nested too deep at offset {at:#x}')
+        items = []
+        while inside < last:
+            item, inside = self.value(inside, last, scope)
+            items.append(item)
+        self.depth -= 1
+        return items, last
+
+    def terms(self, at: int, end: int, scope: Path) -> None:
         """The declarations of a scope."""
+        depth, self.depth = self.depth, self.depth + 1
         try:
+            if self.depth > _MOST_NESTED:
+                raise Unknown(f'a scope nested too deep at offset {at:#x}')
             while at < end:
-                at = self.term(at, scope)
-        except (Unknown, IndexError, ValueError) as error:
-            self.notes.append(f'cannot read all of \\{".".join(scope)}: {error}')
+                at = self.term(at, end, scope)
+            if at > end:
+                raise Unknown(f'what ends at offset {at:#x}')
+        except Unknown as error:
+            self.notes.append(f'cannot read all of \\{show_path(scope)}: {error}')
+        self.depth = depth
 
-    def term(self, at, scope):
+    def term(self, at: int, end: int, scope: Path) -> int:
         """One declaration; gives what follows."""
-        data, op = self.data, self.data[at]
-        if op == 0x10:                  # Scope
-            end, inside = self.length(at + 1)
-            inner, inside = self.name(inside, scope)
-            self.terms(inside, end, inner)
-            return end
-        if op == 0x08:                  # Name
-            segments, at = self.name(at + 1, scope)
-            value, at = self.value(at, scope)
-            device = self.devices.get('.'.join(segments[:-1]))
-            if device:
-                device.names[segments[-1]] = value
-            return at
-        if op == 0x06:                  # Alias
-            return self.name(self.name(at + 1, scope)[1], scope)[1]
-        if op == 0x15:                  # External
-            return self.name(at + 1, scope)[1] + 2
-        if op in _SIZED:
-            return self.length(at + 1)[0]
-        if op in (0x8a, 0x8b, 0x8c, 0x8d, 0x8f):    # CreateXField
-            return self.name(self.value(self.value(at + 1, scope)[1],
-                                        scope)[1], scope)[1]
-        if op == 0x5b:
-            op = data[at + 1]
-            if op == 0x82:              # Device
-                end, inside = self.length(at + 2)
-                inner, inside = self.name(inside, scope)
-                path = '.'.join(inner)
-                shown = '.'.join(s.rstrip('_') for s in inner)
-                self.devices.setdefault(path, Device('\\' + shown))
-                self.terms(inside, end, inner)
-                return end
-            if op in _EXT_SIZED:
-                return self.length(at + 2)[0]
-            if op == 0x80:              # OperationRegion
-                at = self.name(at + 2, scope)[1] + 1
-                return self.value(self.value(at, scope)[1], scope)[1]
-            if op == 0x01:              # Mutex
-                return self.name(at + 2, scope)[1] + 1
-            if op == 0x02:              # Event
-                return self.name(at + 2, scope)[1]
-            op |= 0x5b00
-        raise Unknown(f'opcode {op:#x} at offset {at:#x}')
+        op, inside = self.byte(at, end), at + 1
+        if op == _EXT:
+            op, inside = _EXT << 8 | self.byte(inside, end), inside + 1
+        reader = _TERMS.get(op)
+        if not reader:
+            raise Unknown(f'opcode {op:#x} at offset {at:#x}')
+        return reader(self, inside, end, scope)
+
+    # The kinds of declarations, behind the opcode. Each gives what follows.
+
+    def skip(self, at: int, end: int, _scope: Path) -> int:
+        """What has a length, and nothing of interest in it."""
+        return self.length(at, end)[0]
+
+    def scope(self, at: int, end: int, scope: Path) -> int:
+        """Scope: a name, and declarations."""
+        last, inside = self.length(at, end)
+        inner, inside = self.name(inside, last, scope)
+        self.terms(inside, last, inner)
+        return last
+
+    def device(self, at: int, end: int, scope: Path) -> int:
+        """Device: as Scope, and there is a new Device."""
+        last, inside = self.length(at, end)
+        inner, inside = self.name(inside, last, scope)
+        self.devices.setdefault('.'.join(inner), Device('\\' + show_path(inner)))
+        self.terms(inside, last, inner)
+        return last
+
+    def declaration(self, at: int, end: int, scope: Path) -> int:
+        """Name: a name and its value."""
+        segments, at = self.name(at, end, scope)
+        value, at = self.value(at, end, scope)
+        device = self.devices.get('.'.join(segments[:-1]))
+        if device and segments:
+            device.names[segments[-1]] = value
+        return at
+
+    def alias(self, at: int, end: int, scope: Path) -> int:
+        """Two names."""
+        return self.name(self.name(at, end, scope)[1], end, scope)[1]
+
+    def external(self, at: int, end: int, scope: Path) -> int:
+        """A name, and two bytes about it."""
+        return self.name(at, end, scope)[1] + 2
+
+    def field(self, at: int, end: int, scope: Path) -> int:
+        """CreateXField: a buffer, a place in it, and a name."""
+        at = self.value(self.value(at, end, scope)[1], end, scope)[1]
+        return self.name(at, end, scope)[1]
+
+    def region(self, at: int, end: int, scope: Path) -> int:
+        """OperationRegion: a name, a space, offset and length."""
+        at = self.name(at, end, scope)[1] + 1
+        return self.value(self.value(at, end, scope)[1], end, scope)[1]
+
+    def mutex(self, at: int, end: int, scope: Path) -> int:
+        """A name, and a byte about it."""
+        return self.name(at, end, scope)[1] + 1
+
+    def event(self, at: int, end: int, scope: Path) -> int:
+        """A name."""
+        return self.name(at, end, scope)[1]
 
 
-def read(*tables):
-    """The Devices of DSDT and SSDTs, in order, and notes about the reading."""
-    devices, notes = {}, []
+_TERMS: dict[int, Callable[[_Reader, int, int, Path], int]] = {
+    0x06: _Reader.alias,            # AliasOp
+    0x08: _Reader.declaration,      # NameOp
+    0x10: _Reader.scope,            # ScopeOp
+    0x14: _Reader.skip,             # MethodOp
+    0x15: _Reader.external,         # ExternalOp
+    0x8a: _Reader.field,            # CreateDWordFieldOp
+    0x8b: _Reader.field,            # CreateWordFieldOp
+    0x8c: _Reader.field,            # CreateByteFieldOp
+    0x8d: _Reader.field,            # CreateBitFieldOp
+    0x8f: _Reader.field,            # CreateQWordFieldOp
+    0xa0: _Reader.skip,             # IfOp
+    0xa1: _Reader.skip,             # ElseOp
+    0xa2: _Reader.skip,             # WhileOp
+    0x5b01: _Reader.mutex,          # MutexOp
+    0x5b02: _Reader.event,          # EventOp
+    0x5b80: _Reader.region,         # OpRegionOp
+    0x5b81: _Reader.skip,           # FieldOp
+    0x5b82: _Reader.device,         # DeviceOp
+    0x5b83: _Reader.skip,           # ProcessorOp
+    0x5b84: _Reader.skip,           # PowerResOp
+    0x5b85: _Reader.skip,           # ThermalZoneOp
+    0x5b86: _Reader.skip,           # IndexFieldOp
+    0x5b87: _Reader.skip,           # BankFieldOp
+}
+
+
+def show_path(segments: Path) -> str:
+    """A path as people write it: _SB.PC20.S00"""
+    return '.'.join(segment.rstrip('_') for segment in segments)
+
+
+def read(*tables: bytes) -> tuple[list[Device], list[str]]:
+    """The Devices of DSDT and SSDTs, in order, and notes about what was not read."""
+    devices: dict[str, Device] = {}
+    notes = []
     for table in tables:
-        reader = _Reader(table)
-        reader.devices = devices
+        reader = _Reader(table, devices)
         reader.terms(36, len(table), [])
         notes += reader.notes
     return list(devices.values()), notes

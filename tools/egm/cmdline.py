@@ -1,40 +1,37 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The command line of a VM."""
 
-import shlex
+from __future__ import annotations
 
+import shlex
+from collections.abc import Iterator, Sequence
+
+from .emulator import Emulator
 from .format import number_list, size_short
+from .options import Settings
+from .plan import Vm
 
 # Not `max`, which is slower: it checks its pointers.
 TCG_CPU = 'neoverse-n1'
 _IOMMUFD = 'iommufd0'
+Line = tuple[str, ...]
 
 
-def _value(text):
+def _value(text: object) -> str:
     """In QEMU's options, a comma is written twice."""
     return str(text).replace(',', ',,')
 
 
-def disk_format(disk):
-    """qcow2 by its first bytes; what cannot be read is raw."""
-    try:
-        with open(disk, 'rb') as file:
-            return 'qcow2' if file.read(4) == b'QFI\xfb' else 'raw'
-    except OSError:
-        return 'raw'
-
-
-def _machine(vm, accel):
+def _machine_lines(vm: Vm, settings: Settings) -> Iterator[Line]:
     mmio = f',highmem-mmio-size={size_short(vm.mmio)}' if vm.mmio else ''
-    yield '-machine', f'virt,accel={accel},gic-version=3,ras=on{mmio}'
-    # `max' is much slower: its pointers are signed.
-    yield '-cpu', 'host' if accel == 'kvm' else 'neoverse-n1'
+    yield '-machine', f'virt,accel={settings.accel},gic-version=3,ras=on{mmio}'
+    yield '-cpu', 'host' if settings.accel == 'kvm' else TCG_CPU
     sockets = len(vm.sockets)
     yield '-smp', f'{vm.cpus},sockets={sockets}' if sockets > 1 else str(vm.cpus)
     yield '-m', size_short(vm.size)
 
 
-def _nodes(vm):
+def _node_lines(vm: Vm) -> Iterator[Line]:
     for s in vm.sockets:
         yield '-object', (f'memory-backend-file,id=m{s.node},'
                           f'mem-path={_value(s.region.path)},'
@@ -49,7 +46,7 @@ def _nodes(vm):
         yield '-numa', f'dist,src={a},dst={b},val={value}'
 
 
-def _gpus(vm, iommufd, stand_in):
+def _gpu_lines(vm: Vm, settings: Settings) -> Iterator[Line]:
     for s in vm.sockets:
         yield '-device', (f'pxb-pcie,id={s.bridge},bus=pcie.0,bus_nr={s.bus},'
                           f'numa_node={s.node}')
@@ -59,14 +56,15 @@ def _gpus(vm, iommufd, stand_in):
             yield '-device', (f'pcie-root-port,id={gpu.port},bus={s.bridge},'
                               f'addr={gpu.slot:#x},chassis={gpu.chassis},'
                               f'io-reserve=0{window}')
-            device = stand_in or f'vfio-pci-nohotplug,host={gpu.host.address}' + (
-                f',iommufd={_IOMMUFD}' if iommufd else '')
+            device = settings.stand_in or \
+                f'vfio-pci-nohotplug,host={gpu.host.address}' + (
+                    f',iommufd={_IOMMUFD}' if settings.iommufd else '')
             kind, *options = device.split(',')
             yield '-device', ','.join([kind, f'id={gpu.name}', f'bus={gpu.port}',
                                        *options])
 
 
-def _objects(vm):
+def _object_lines(vm: Vm) -> Iterator[Line]:
     for gpu in vm.gpus:
         for node in gpu.initiators:
             yield '-object', (f'acpi-generic-initiator,id=gi{node},'
@@ -77,43 +75,49 @@ def _objects(vm):
                               f'pci-dev={gpu.name},node={s.node}')
 
 
-def _rest(disk, net):
+def _other_lines(settings: Settings) -> Iterator[Line]:
+    disk, net = settings.disk, settings.net
     if disk:
-        yield '-drive', (f'if=none,id=disk0,format={disk_format(disk)},'
-                         f'file={_value(disk)}')
+        yield '-drive', (f'if=none,id=disk0,format={disk.format},'
+                         f'file={_value(disk.path)}')
         yield '-device', 'virtio-blk-pci,drive=disk0,bus=pcie.0,bootindex=1'
     if net != 'none':
-        backend = 'user,id=net0' if net == 'user' else \
+        yield '-netdev', 'user,id=net0' if net == 'user' else \
             f'bridge,id=net0,br={_value(net)}'
-        yield '-netdev', backend
+        mac = f',mac={settings.mac}' if settings.mac else ''
         # Without a ROM for network boot, which is not always installed
-        yield '-device', 'virtio-net-pci,netdev=net0,bus=pcie.0,romfile='
+        yield '-device', f'virtio-net-pci,netdev=net0,bus=pcie.0{mac},romfile='
+    if settings.qmp:
+        yield '-qmp', f'unix:{_value(settings.qmp)},server=on,wait=off'
     yield '-nodefaults',
     yield '-nographic',
     yield '-serial', 'mon:stdio'
 
 
-def command(vm, *, emulator, accel, iommufd, name='egm', disk=None, net='user',
-            stand_in=None, more=()):
+def command(vm: Vm, emulator: Emulator, settings: Settings,
+            more: Sequence[str] = ()) -> list[Line]:
     """A list of options, each a tuple of words; the program first.
 
-    stand_in: the -device that takes the place of the GPUs, for tests
     more: words at the end
     """
-    lines = [(str(emulator.path),), ('-name', _value(name)), *_machine(vm, accel),
-             ('-drive', 'if=pflash,format=raw,readonly=on,'
-              f'file={_value(emulator.firmware)}')]
-    if iommufd and not stand_in:
+    lines: list[Line] = [(str(emulator.path or 'qemu-system-aarch64'),),
+                         ('-name', f'guest={_value(settings.name)}')]
+    if settings.uuid:
+        lines.append(('-uuid', settings.uuid))
+    lines += [*_machine_lines(vm, settings),
+              ('-drive', 'if=pflash,format=raw,readonly=on,'
+               f'file={_value(emulator.firmware)}')]
+    if settings.iommufd and not settings.stand_in:
         lines.append(('-object', f'iommufd,id={_IOMMUFD}'))
-    lines += [*_nodes(vm), *_gpus(vm, iommufd, stand_in), *_rest(disk, net),
-              *_objects(vm)]
+    lines += [*_node_lines(vm), *_gpu_lines(vm, settings), *_other_lines(settings),
+              *_object_lines(vm)]
     return lines + ([tuple(more)] if more else [])
 
 
-def text(lines):
+def shell_text(lines: Sequence[Line]) -> str:
     """To paste into a shell, one option a line; of the many short ones about
     nodes, as many as fit."""
-    shown = []
+    shown: list[str] = []
     for line in map(shlex.join, lines):
         if line.startswith(('-numa dist', '-numa node')) and \
                 'memdev' not in line and shown[-1].startswith(line[:10]) and \
@@ -124,7 +128,6 @@ def text(lines):
     return ' \\\n    '.join(shown)
 
 
-def words(lines):
+def words(lines: Sequence[Line]) -> list[str]:
     """To run."""
     return [word for line in lines for word in line]
-

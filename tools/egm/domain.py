@@ -1,31 +1,37 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A VM as a domain of libvirt, with the memory model that this repository adds."""
 
+from __future__ import annotations
+
 import os
 import xml.etree.ElementTree as ET
 
-from .cmdline import TCG_CPU, disk_format
+from .cmdline import TCG_CPU
+from .emulator import Emulator
 from .format import number_list
+from .options import Settings
+from .plan import Gpu, Vm
 
 
-def _add(parent, tag, text=None, **attributes):
-    """A new element; attributes that are no strings become some."""
+def _add(parent: ET.Element, tag: str, text: object = None,
+         **attributes: object) -> ET.Element:
+    """A new element; attributes that are not strings become strings."""
     element = ET.SubElement(parent, tag, {k: str(v) for k, v in
                                           attributes.items()})
     element.text = None if text is None else str(text)
     return element
 
 
-def _address(parent, bus, slot=0):
+def _add_address(parent: ET.Element, bus: int, slot: int = 0) -> None:
     _add(parent, 'address', type='pci', domain='0x0000', bus=f'{bus:#04x}',
          slot=f'{slot:#04x}', function='0x0')
 
 
-def _kib(parent, tag, size):
+def _add_kib(parent: ET.Element, tag: str, size: int) -> None:
     _add(parent, tag, size >> 10, unit='KiB')
 
 
-def _cells(numa, vm):
+def _add_cells(numa: ET.Element, vm: Vm) -> None:
     sockets = {s.node: s for s in vm.sockets}
     nodes = [*sockets, *(n for gpu in vm.gpus for n in gpu.initiators)]
     for node in nodes:
@@ -41,101 +47,109 @@ def _cells(numa, vm):
                      vm.distances[min(node, other), max(node, other)])
 
 
-def _bridges(devices, vm):
-    """What devices name as bus is the index of a controller: first the root, then
-    the pxbs, then the root ports in the order of the GPUs."""
+def _add_bridges(devices: ET.Element, vm: Vm) -> None:
+    """A device's bus is the index of a controller: first the root, then the pxbs, then
+    the root ports in the order of the GPUs."""
     root = _add(devices, 'controller', type='pci', index=0, model='pcie-root')
     if vm.mmio:
-        _kib(root, 'pcihole64', vm.mmio)
+        _add_kib(root, 'pcihole64', vm.mmio)
     for i, s in enumerate(vm.sockets, 1):
         pxb = _add(devices, 'controller', type='pci', index=i,
                    model='pcie-expander-bus')
         _add(_add(pxb, 'target', busNr=s.bus), 'node', s.node)
-        _address(pxb, 0, i)
+        _add_address(pxb, 0, i)
     for i, s in enumerate(vm.sockets, 1):
         for gpu in s.gpus:
             port = _add(devices, 'controller', type='pci',
-                        index=_bus(vm, gpu), model='pcie-root-port')
+                        index=_controller(vm, gpu), model='pcie-root-port')
             _add(port, 'target', chassis=gpu.chassis, port=f'{gpu.slot << 3:#x}')
-            _address(port, i, gpu.slot)
+            _add_address(port, i, gpu.slot)
 
 
-def _bus(vm, gpu):
+def _controller(vm: Vm, gpu: Gpu) -> int:
     """The index of the controller that a GPU is on."""
     return len(vm.sockets) + 1 + vm.gpus.index(gpu)
 
 
-def _gpus(devices, vm, iommufd):
+def _add_gpus(devices: ET.Element, vm: Vm, iommufd: bool) -> None:
     for gpu in vm.gpus:
         device = _add(devices, 'hostdev', mode='subsystem', type='pci',
                       managed='no')
         driver = _add(device, 'driver', name='vfio')
         if iommufd:
             driver.set('iommufd', 'yes')
-        domain, bus, rest = gpu.host.address.split(':')
-        _add(_add(device, 'source'), 'address', domain=f'0x{domain}',
+        number, bus, rest = gpu.host.address.split(':')
+        _add(_add(device, 'source'), 'address', domain=f'0x{number}',
              bus=f'0x{bus}', slot=f'0x{rest[:2]}', function=f'0x{rest[3]}')
         _add(device, 'alias', name=f'ua-{gpu.name}')
-        if gpu.initiators:
-            _add(device, 'acpi', nodeset=number_list(gpu.initiators))
-        _address(device, _bus(vm, gpu))
+        _add(device, 'acpi', nodeset=number_list(gpu.initiators))
+        _add_address(device, _controller(vm, gpu))
 
 
-def _memory(devices, vm):
+def _add_memory(devices: ET.Element, vm: Vm) -> None:
     for s in vm.sockets:
         for gpu in s.gpus:
             memory = _add(devices, 'memory', model='egm', access='shared')
             _add(_add(memory, 'source'), 'path', s.region.path)
             target = _add(memory, 'target')
-            _kib(target, 'size', s.size)
+            _add_kib(target, 'size', s.size)
             _add(target, 'node', s.node)
             _add(target, 'pciDev', f'ua-{gpu.name}')
 
 
-def _rest(devices, vm, disk, net):
+def _add_others(devices: ET.Element, vm: Vm, settings: Settings) -> None:
+    disk, net = settings.disk, settings.net
     if disk:
-        drive = _add(devices, 'disk', type='file', device='disk')
-        _add(drive, 'driver', name='qemu', type=disk_format(disk))
-        _add(drive, 'source', file=disk)
+        drive = _add(devices, 'disk', type='block' if disk.block else 'file',
+                     device='disk')
+        _add(drive, 'driver', name='qemu', type=disk.format)
+        source = _add(drive, 'source')
+        source.set('dev' if disk.block else 'file', disk.path)
         _add(drive, 'target', dev='vda', bus='virtio')
-        _address(drive, 0, len(vm.sockets) + 1)
+        _add_address(drive, 0, len(vm.sockets) + 1)
     if net != 'none':
         interface = _add(devices, 'interface',
                          type='user' if net == 'user' else 'bridge')
+        if settings.mac:
+            _add(interface, 'mac', address=settings.mac)
         if net != 'user':
             _add(interface, 'source', bridge=net)
         _add(interface, 'model', type='virtio')
-        _address(interface, 0, len(vm.sockets) + 2)
+        _add_address(interface, 0, len(vm.sockets) + 2)
     _add(devices, 'console', type='pty')
 
 
-def domain(vm, *, emulator, accel, iommufd, name='egm', disk=None, net='user'):
-    """Domain XML, as text."""
-    top = ET.Element('domain', type='kvm' if accel == 'kvm' else 'qemu')
-    _add(top, 'name', name)
-    _kib(top, 'memory', vm.size)
+def domain(vm: Vm, emulator: Emulator, settings: Settings) -> str:
+    """Domain XML, as text of ASCII."""
+    kvm = settings.accel == 'kvm'
+    top = ET.Element('domain', type='kvm' if kvm else 'qemu')
+    _add(top, 'name', settings.name)
+    if settings.uuid:
+        _add(top, 'uuid', settings.uuid)
+    _add_kib(top, 'memory', vm.size)
     _add(top, 'vcpu', vm.cpus, placement='static')
     system = _add(top, 'os')
     _add(system, 'type', 'hvm', arch='aarch64', machine='virt')
-    _add(system, 'loader', emulator.firmware, readonly='yes', type='pflash',
-         stateless='yes', format='raw')
+    _add(system, 'loader', os.path.abspath(emulator.firmware or ''), readonly='yes',
+         type='pflash', stateless='yes', format='raw')
     features = _add(top, 'features')
     _add(features, 'acpi')
     _add(features, 'gic', version=3)
     _add(features, 'ras', state='on')
-    if accel == 'kvm':
+    if kvm:
         cpu = _add(top, 'cpu', mode='host-passthrough')
     else:
         cpu = _add(top, 'cpu', mode='custom', match='exact', check='none')
         _add(cpu, 'model', TCG_CPU)
     _add(cpu, 'topology', sockets=len(vm.sockets), dies=1, clusters=1,
          cores=vm.cpus // len(vm.sockets), threads=1)
-    _cells(_add(cpu, 'numa'), vm)
+    _add_cells(_add(cpu, 'numa'), vm)
     devices = _add(top, 'devices')
-    _add(devices, 'emulator', os.path.abspath(emulator.path))
-    _bridges(devices, vm)
-    _gpus(devices, vm, iommufd)
-    _memory(devices, vm)
-    _rest(devices, vm, disk, net)
+    _add(devices, 'emulator', os.path.abspath(emulator.path or 'qemu-system-aarch64'))
+    _add_bridges(devices, vm)
+    _add_gpus(devices, vm, settings.iommufd)
+    _add_memory(devices, vm)
+    _add_others(devices, vm, settings)
     ET.indent(top)
-    return ET.tostring(top, encoding='unicode')
+    return ET.tostring(top, encoding='unicode').encode(
+        'ascii', 'xmlcharrefreplace').decode()

@@ -1,30 +1,40 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The QEMU that will run a VM, and firmware for it."""
 
+from __future__ import annotations
+
 import os
 import shutil
+import stat
 import subprocess
 
 NAME = 'qemu-system-aarch64'
 _FIRMWARE = 'edk2-aarch64-code.fd'
+# Of each of the two flash devices of the virt machine
+_FLASH = 64 << 20
 
 
-def _installed_along():
-    """The QEMU of the prefix that this package is installed in, None if it is not."""
+def _find_installed() -> str | None:
+    """The QEMU of the prefix that this package is installed in, if it is in one."""
     package = os.path.dirname(os.path.realpath(__file__))
     prefix = package.removesuffix('/share/acpi-egm-memory/egm')
     return shutil.which(f'{prefix}/bin/{NAME}') if prefix != package else None
 
 
 class Emulator:
-    """path: None if there is none"""
+    """QEMU and firmware. path: None if there is no QEMU
 
-    def __init__(self, path=None, firmware=None):
-        self.path = shutil.which(path) if path else \
-            _installed_along() or shutil.which(NAME)
-        self.firmware = firmware or self._find_firmware()
+    wanted: the user's choice of QEMU
+    firmware: the user's choice of firmware, else the one that belongs to QEMU
+    """
 
-    def _find_firmware(self):
+    def __init__(self, wanted: str | None = None, firmware: str | None = None):
+        self.wanted = wanted
+        self.path = shutil.which(wanted) if wanted is not None else \
+            _find_installed() or shutil.which(NAME)
+        self.firmware = self._find_firmware() if firmware is None else firmware
+
+    def _find_firmware(self) -> str | None:
         if not self.path:
             return None
         program = os.path.dirname(os.path.realpath(self.path))
@@ -35,11 +45,31 @@ class Emulator:
                 return path
         return None
 
-    def _help(self, *args):
-        run = subprocess.run([self.path, *args], text=True, check=False,
-                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    def check_firmware(self) -> str:
+        """What is wrong with the firmware; empty: nothing."""
+        if self.firmware is None:
+            return 'there is no UEFI firmware for guests'
+        try:
+            status = os.stat(self.firmware)
+        except (OSError, ValueError):
+            return f'firmware {self.firmware or "of that name"} does not exist'
+        if not stat.S_ISREG(status.st_mode):
+            return f'firmware {self.firmware} is not a regular file'
+        if status.st_size != _FLASH:
+            return (f'firmware {self.firmware} does not have the 64 MiB of the flash '
+                    'device of virt')
+        return ''
+
+    def _help(self, *args: str) -> str:
+        """What QEMU prints; nothing if it cannot be run."""
+        try:
+            run = subprocess.run([self.path, *args], text=True, check=False,
+                                 stdin=subprocess.DEVNULL, errors='replace',
+                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        except OSError:
+            return ''
         return run.stdout if run.returncode == 0 else ''
 
-    def has_object(self):
+    def has_object(self) -> bool:
         """Whether it has acpi-egm-memory."""
         return 'acpi-egm-memory' in self._help('-object', 'help').split()

@@ -1,159 +1,333 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a host lacks for a VM on EGM, with the command that mends it."""
+"""What a host has and lacks for VMs on EGM: the one list of checks.
 
-import dataclasses
+`egm-vm host` shows it, `check` prints a line for each, and `qemu` and `libvirt` refuse a
+VM that a problem concerns.
+"""
+
+from __future__ import annotations
+
 import os
 import pwd
+from collections.abc import Iterator
 
 from . import plan
-from .format import size_text, table
+from .emulator import NAME, Emulator
+from .finding import NOTE, PASS, PROBLEM, USED, Finding
+from .format import size_text
+from .hostinfo import NVIDIA, Gpu, Host, Region
+from .plan import Vm
+
+_SYSFS = '/sys/class/egm'
 
 
-@dataclasses.dataclass
-class Finding:
-    """One line; a problem keeps VMs from starting or GPUs from their EGM."""
-    problem: bool
-    text: str
-    command: str = ''
+def _user_name() -> str:
+    """Of this process; containers have users without a name."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
-def problem(text, command=''):
-    """Something that has to be mended."""
-    return Finding(True, text, command)
+def _driver(gpu: Gpu) -> str:
+    """The vfio driver for a GPU."""
+    return 'nvgrace_gpu_vfio_pci' if gpu.vendor == NVIDIA and not gpu.virtual \
+        else 'vfio-pci'
 
 
-def note(text, command=''):
-    """Something to know."""
-    return Finding(False, text, command)
+def _load(module: str) -> str:
+    """Shell that loads a module, after a reboot, too."""
+    return f'echo {module} > /etc/modules-load.d/{module}.conf; modprobe {module}'
 
 
-def _permission(host, path, use):
-    """Whether this user may open a device."""
-    if os.path.exists(host.path(path)) and not host.may_use(path):
-        user = pwd.getpwuid(os.geteuid()).pw_name
-        yield problem(f'{user} may not open {path}, {use}',
-                      f'setfacl -m u:{user}:rw {path}')
+def _bind(gpu: Gpu) -> str:
+    """Shell that gives a GPU to vfio, after a reboot, too."""
+    return f'driverctl set-override {gpu.address} {_driver(gpu)}'
 
 
-def _regions(host):
+def _rule(match: str, name: str, user: str) -> str:
+    """Shell that gives a user a device, after a reboot, too."""
+    return (f"echo '{match}, OWNER=\"{user}\"' > /etc/udev/rules.d/70-egm-{name}.rules; "
+            'udevadm control --reload; udevadm trigger')
+
+
+def _check_access(host: Host, check: str, path: str, subject: str = '') -> \
+        Iterator[Finding]:
+    """Whether this user can open a device. check: its id"""
+    if not os.path.exists(host.path(path)):
+        return
+    if host.may_use(path):
+        yield Finding(check, PASS, f'{path} can be opened', subject)
+        return
+    user = _user_name()
+    rules = {'/dev/egm': ('SUBSYSTEM=="egm"', 'regions'),
+             '/dev/vfio/devices/': ('SUBSYSTEM=="vfio-dev"', 'vfio-devices'),
+             '/dev/vfio/': ('SUBSYSTEM=="vfio"', 'vfio-groups'),
+             '/dev/iommu': ('KERNEL=="iommu"', 'iommufd')}
+    command = next((_rule(*rule, user) for start, rule in rules.items()
+                    if path.startswith(start)), f'usermod -a -G kvm {user}')
+    yield Finding(check, PROBLEM, f'user {user}: no access to {path}', subject,
+                  command=command)
+
+
+def _check_none(host: Host) -> Finding:
+    """Why there is no region."""
+    unbound = [g for g in host.loose_gpus if not g.bound and not g.vgpu]
+    if unbound:
+        return Finding(
+            'regions', PROBLEM, 'this host has no EGM region: some drivers make one only '
+            f'when its GPUs have a vfio driver; {", ".join(g.address for g in unbound)} '
+            'have none', hint=_users_hint(host, unbound[0]),
+            command='; '.join(_bind(g) for g in unbound)
+            if not _users_hint(host, unbound[0]) else '')
+    if not any(os.path.exists(host.path(f'/sys/module/{name}'))
+               for name in ('nvgrace_egm', 'egm')):
+        return Finding('regions', PROBLEM, 'this host has no EGM region: the driver is '
+                       'not loaded', hint='NVIDIA\'s kernels have it, others do not',
+                       command=_load('nvgrace-egm'))
+    return Finding(
+        'regions', PROBLEM, 'this host has no EGM region: the firmware has set no memory '
+        'aside', hint='in the menu of the firmware, "EGM" turns it on, and "EGM '
+        'Hypervisor reserved memory per socket" is what is left for the host')
+
+
+def _check_regions(host: Host) -> Iterator[Finding]:
+    """All regions."""
     if not host.regions:
-        loaded = os.path.exists(host.path('/sys/module/nvgrace_egm'))
-        yield problem('this host has no EGM region: ' + (
-            'the firmware has set no memory aside' if loaded else
-            'the driver is not loaded'), '' if loaded else 'modprobe nvgrace-egm')
+        yield _check_none(host)
+    else:
+        yield Finding('regions', PASS, ', '.join(r.name for r in host.regions))
+    for name in host.odd_names:
+        yield Finding('region-name', NOTE, f'{_SYSFS}/{name} is not called like a region, '
+                      'egm and a number: it is left out')
     for region in host.regions:
-        device = f'/dev/{region.name}'
-        if not os.path.exists(host.path(device)):
-            number = region.number.replace(':', ' ')
-            yield problem(f'{device} is missing', f'mknod -m 600 {device} c {number}'
-                          if number else '')
-        yield from _permission(host, device, 'the memory of a VM')
-        if not region.size:
-            yield note(f'{region.name}: the driver does not tell its size: '
-                       'use --memory')
-        elif region.size % plan.LARGE_PAGE:
-            yield note(f'{region.name}: {size_text(region.size)} are no multiple of '
-                       '2 MiB; the rest is not used')
-        if not region.gpus:
-            yield problem(f'{region.name} has no GPU')
-        if region.users:
-            yield problem(f'{region.name} is in use by {", ".join(region.users)}')
-        if len({g.node for g in region.gpus}) > 1:
-            yield problem(f'the GPUs of {region.name} are on different NUMA nodes')
-    for address in sorted({g.address for g in host.gpus}):
+        yield _check_device(host, region)
+        yield from _check_access(host, 'region-access', region.device, region.name)
+        yield _check_memory(host, region)
+        yield _check_size(region)
+        yield from _check_members(region)
+        yield _check_region_use(region)
+
+
+def _check_device(host: Host, region: Region) -> Finding:
+    """The node in /dev, which the kernel makes."""
+    if os.path.exists(host.path(region.device)):
+        return Finding('region-device', PASS, f'{region.device} exists', region.name)
+    return Finding('region-device', PROBLEM, f'{region.device} is missing', region.name,
+                   hint='a container has to be given this device; else load the driver '
+                   'again')
+
+
+def _check_memory(host: Host, region: Region) -> Finding:
+    """Whether it is set aside at all."""
+    if not host.host_memory(region):
+        return Finding('region-memory', PASS, f'{region.name} is not RAM of the host',
+                       region.name)
+    return Finding(
+        'region-memory', PROBLEM, f'{region.name} is RAM of this host (NUMA node '
+        f'{region.domain} has CPUs and memory): opening {region.device} would clear it',
+        region.name, hint='do not open it; in the menu of the firmware, set "EGM '
+        'Hypervisor reserved memory per socket", so that EGM is set aside')
+
+
+def _check_size(region: Region) -> Finding:
+    """The size that the driver reports."""
+    if not region.reported:
+        return Finding('region-size', PROBLEM, f'{region.name}: the driver does not '
+                       'report the size of the region, and QEMU does not use it',
+                       region.name, hint='use a newer version of the driver')
+    if region.size < plan.LARGE_PAGE:
+        return Finding('region-size', PROBLEM, f'{region.name}: egm_size is '
+                       f'{region.reported}, which is not the size of a region',
+                       region.name)
+    if region.size % plan.LARGE_PAGE:
+        return Finding('region-size', NOTE, f'{region.name}: {size_text(region.size)} '
+                       f'({region.reported}) are not a multiple of 2 MiB; the rest is '
+                       'not used', region.name)
+    return Finding('region-size', PASS, f'{region.name} has {size_text(region.size)}',
+                   region.name)
+
+
+def _check_members(region: Region) -> Iterator[Finding]:
+    """The GPUs of a region."""
+    if not region.gpus:
+        yield Finding('region-gpus', PROBLEM, f'{region.name} has no GPU', region.name,
+                      hint='some drivers only know the GPUs that were there when they '
+                      'were loaded')
+        return
+    yield Finding('region-gpus', PASS, f'{region.name} has '
+                  f'{", ".join(g.address for g in region.gpus)}', region.name)
+    nodes = sorted({g.node for g in region.gpus if g.present})
+    if len(nodes) > 1:
+        yield Finding('region-node', PROBLEM, f'the GPUs of {region.name} are on different '
+                      f'NUMA nodes: {", ".join(map(str, nodes))}', region.name)
+
+
+def _check_region_use(region: Region) -> Finding:
+    """Whether a VM has it."""
+    if not region.users:
+        return Finding('region-use', PASS, f'{region.name} is free', region.name)
+    return Finding('region-use', USED, f'{region.name} is in use by '
+                   f'{", ".join(map(str, region.users))}', region.name)
+
+
+def _check_gpus(host: Host, iommufd: bool) -> Iterator[Finding]:
+    """Each GPU once, although several regions can list it."""
+    for address in dict.fromkeys(g.address for g in host.gpus):
+        gpu = next(g for g in host.gpus if g.address == address)
         names = [r.name for r in host.regions
                  if any(g.address == address for g in r.gpus)]
         if len(names) > 1:
-            yield problem(f'GPU {address} is of several regions: '
-                          f'{", ".join(names)}')
-
-
-def _gpus(host):
-    for gpu in host.gpus:
+            yield Finding('gpu-region', PROBLEM, f'GPU {address} is listed by several '
+                          f'regions: {", ".join(names)}', address)
         if not gpu.present:
-            yield problem(f'GPU {gpu.address} is not there')
-        elif not gpu.group:
-            yield problem(f'GPU {gpu.address} has no IOMMU group: the IOMMU is off',
-                          'enable the SMMU in the firmware' if host.arch == 'aarch64'
-                          else 'boot with intel_iommu=on')
-        elif not gpu.bound:
-            yield problem(f'GPU {gpu.address} is not bound to a vfio driver but to '
-                          f'{gpu.driver or "none"}', plan.bind_command(gpu))
-        else:
-            device = f'/dev/vfio/devices/{gpu.cdev}' if host.iommufd else \
+            yield Finding('gpu-present', PROBLEM, f'GPU {address} is not there', address)
+            continue
+        if gpu.vgpu:
+            yield Finding('gpu-use', USED, f'GPU {address} {gpu.vgpu}', address)
+            continue
+        yield _check_use(gpu)
+        if not gpu.group:
+            yield _check_no_group(host, gpu)
+            continue
+        yield _check_driver(host, gpu)
+        yield from _check_neighbours(gpu)
+        if gpu.bound:
+            device = f'/dev/vfio/devices/{gpu.cdev}' if iommufd and gpu.cdev else \
                 f'/dev/vfio/{gpu.group}'
-            yield from _permission(host, device, f'GPU {gpu.address}')
-        for other in gpu.neighbours:
-            yield problem(f'{other} is in the IOMMU group of GPU {gpu.address}, and '
-                          'a driver of the host has it',
-                          f'echo {other} > /sys/bus/pci/devices/{other}/'
-                          'driver/unbind')
+            yield from _check_access(host, 'gpu-access', device, address)
 
 
-def _kernel(host):
-    if host.gpus and not host.iommufd:
-        yield note('no iommufd: VMs use the type1 container, without nested '
-                   'translation', '' if os.path.exists(host.path('/dev/iommu'))
-                   else 'modprobe iommufd')
-    if host.iommufd:
-        yield from _permission(host, '/dev/iommu', 'iommufd')
+def _check_use(gpu: Gpu) -> Finding:
+    """Whether a VM has it."""
+    if not gpu.users:
+        return Finding('gpu-use', PASS, f'GPU {gpu.address} is free', gpu.address)
+    return Finding('gpu-use', USED, f'GPU {gpu.address} is in use by '
+                   f'{", ".join(map(str, gpu.users))}', gpu.address)
+
+
+def _check_no_group(host: Host, gpu: Gpu) -> Finding:
+    """A GPU that no IOMMU isolates."""
+    return Finding('gpu-iommu', PROBLEM, f'GPU {gpu.address} has no IOMMU group: the IOMMU '
+                   'is off', gpu.address, hint='enable the SMMU in the firmware'
+                   if host.arch == 'aarch64' else 'boot Linux with intel_iommu=on')
+
+
+def _users_hint(host: Host, gpu: Gpu) -> str:
+    """Who uses the driver that a GPU is to be taken from."""
+    users = sorted({u for name, found in host.holders.items()
+                    if name.startswith('/dev/nvidia') for u in found})
+    if gpu.driver != 'nvidia' or not users:
+        return ''
+    return (f'end the users of the driver first: {", ".join(map(str, users))}; then '
+            f'bind the GPU to {_driver(gpu)}')
+
+
+def _check_driver(host: Host, gpu: Gpu) -> Finding:
+    """Whether vfio has it."""
+    if gpu.bound:
+        return Finding('gpu-driver', PASS, f'GPU {gpu.address} is bound to {gpu.driver}',
+                       gpu.address)
+    hint = _users_hint(host, gpu)
+    return Finding('gpu-driver', PROBLEM, f'GPU {gpu.address} is not bound to a vfio driver '
+                   f'but to {gpu.driver or "none"}', gpu.address, hint=hint,
+                   command='' if hint else _bind(gpu))
+
+
+def _check_neighbours(gpu: Gpu) -> Iterator[Finding]:
+    """Who else is in its IOMMU group."""
+    for other in gpu.neighbours:
+        known = ', '.join([*other.interfaces, f'driver {other.driver}'])
+        yield Finding('gpu-group', PROBLEM, f'{other.address} ({known}) is in the IOMMU group '
+                      f'of GPU {gpu.address}, and a driver of the host has it',
+                      gpu.address, hint='the host may need it; a VM that is given the GPU '
+                      'has to be given both, or its driver has to be vfio-pci')
+
+
+def _check_kernel(host: Host, iommufd: bool) -> Iterator[Finding]:
+    """What the kernel does for VMs."""
+    if host.gpus:
+        yield _check_iommufd(host)
+    if iommufd:
+        yield from _check_access(host, 'iommufd-access', '/dev/iommu')
     if host.page_size == 4096 and host.arch == 'aarch64':
-        yield note('the kernel has pages of 4 KiB: to map a region takes 16 times '
-                   'as long as with 64 KiB', 'boot a kernel with 64 KiB pages')
+        yield Finding('page-size', NOTE, 'the kernel has pages of 4 KiB: mapping a region '
+                      'takes 16 times as long as with pages of 64 KiB')
     if host.arch != 'aarch64':
-        yield note(f'this is {host.arch}: VMs run without KVM, slowly')
+        yield Finding('kvm', NOTE, f'this is {host.arch}: VMs run without KVM, slowly')
     elif not os.path.exists(host.path('/dev/kvm')):
-        yield problem('there is no /dev/kvm: VMs run without KVM, slowly',
-                      'boot Linux at EL2')
+        yield Finding('kvm', PROBLEM, 'there is no /dev/kvm: VMs would run without KVM, '
+                      'slowly', hint='Linux has to start at EL2, and a container has to be '
+                      'given this device')
     else:
-        yield from _permission(host, '/dev/kvm', 'KVM')
-        if host.kvm_maps_egm() is False:
-            yield note('KVM does not tell that it maps device memory cacheable '
-                       '(capability 243): unless it is a kernel of NVIDIA, a VM '
-                       'dies at its first instruction', 'boot Linux 6.17 or newer')
+        yield Finding('kvm', PASS, '/dev/kvm exists')
+        yield from _check_access(host, 'kvm-access', '/dev/kvm')
+        maps = host.kvm_maps_egm()
+        if maps is not None:
+            yield _check_mapping(maps)
 
 
-def _emulator(emulator):
+def _check_iommufd(host: Host) -> Finding:
+    """Which way GPUs are passed through."""
+    without = [g.address for g in host.gpus if g.bound and not g.cdev]
+    if not os.path.exists(host.path('/dev/iommu')):
+        return Finding('iommufd', NOTE, 'no iommufd: VMs use the type1 container',
+                       command=_load('iommufd'))
+    if without:
+        return Finding('iommufd', NOTE, f'{", ".join(without)} cannot be used with '
+                       'iommufd: VMs use the type1 container', hint='the kernel needs '
+                       'CONFIG_VFIO_DEVICE_CDEV')
+    if 'nvidia' not in host.kernel:
+        return Finding('iommufd', NOTE, f'iommufd of this kernel ({host.kernel or "?"}) may '
+                       'not map EGM; NVIDIA\'s kernels do', hint='if QEMU says so, use '
+                       '--type1')
+    return Finding('iommufd', PASS, 'the kernel has iommufd')
+
+
+def _check_mapping(maps: bool) -> Finding:
+    """Whether a guest can run on a region."""
+    if maps:
+        return Finding('kvm-maps-egm', PASS, 'KVM maps device memory cacheable')
+    return Finding('kvm-maps-egm', NOTE, 'KVM does not report that it maps device memory '
+                   'cacheable (capability 243): unless it is a kernel of NVIDIA, a VM dies '
+                   'at its first instruction')
+
+
+def _check_emulator(emulator: Emulator) -> Iterator[Finding]:
+    """QEMU and its firmware."""
     if not emulator.path:
-        yield problem('there is no qemu-system-aarch64 in PATH; --qemu names it')
-        return
-    if not emulator.has_object():
-        yield problem(f'{emulator.path} has no object acpi-egm-memory',
-                      'build QEMU with acpi-egm-memory, --qemu PATH')
-    if not emulator.firmware:
-        yield problem('there is no UEFI firmware for guests; --firmware names it',
-                      'apt-get install qemu-efi-aarch64')
+        yield Finding('qemu', PROBLEM, f'{emulator.wanted or NAME} not found' +
+                      ('' if emulator.wanted else ' in PATH'), hint='use --qemu PATH')
+    elif not emulator.has_object():
+        yield Finding('qemu', PROBLEM, f'{emulator.path} has no object acpi-egm-memory',
+                      hint='use --qemu PATH')
+    else:
+        yield Finding('qemu', PASS, f'{emulator.path} has acpi-egm-memory')
+    wrong = emulator.check_firmware()
+    if wrong:
+        yield Finding('firmware', PROBLEM, wrong, hint='use --firmware FILE; Debian 13\'s '
+                      'package qemu-efi-aarch64 has one')
+    else:
+        yield Finding('firmware', PASS, f'{emulator.firmware} is UEFI for guests')
 
 
-def find(host, emulator):
-    """All there is to say."""
-    return [*_regions(host), *_gpus(host), *_kernel(host), *_emulator(emulator)]
+def find(host: Host, emulator: Emulator, iommufd: bool | None = None) -> list[Finding]:
+    """All there is to say. iommufd: whether VMs use it; None: if the host has it"""
+    iommufd = host.iommufd if iommufd is None else iommufd
+    return [*_check_regions(host), *_check_gpus(host, iommufd),
+            *_check_kernel(host, iommufd), *_check_emulator(emulator)]
 
 
-def _rows(host):
-    for region in host.regions:
-        size = size_text(region.size) if region.size else '?'
-        node = str(region.node) if region.node >= 0 else '-'
-        used = ', '.join(region.users) or '-'
-        for gpu in region.gpus or [None]:
-            yield (region.name, size, node, used) + (
-                ('-',) * 5 if not gpu else
-                (gpu.address, f'{gpu.vendor:04x}:{gpu.device:04x}',
-                 gpu.driver or '-', gpu.group or '-', gpu.cdev or '-'))
-            # The next GPU of the region stands below.
-            size = node = used = ''
-
-
-def lines(host, found):
-    """The host as a table, and the findings."""
-    text = []
-    if host.regions:
-        text += table([('region', 'size', 'node', 'used by', 'GPU', 'device',
-                        'driver', 'IOMMU group', 'vfio device'), *_rows(host)])
-    for finding in sorted(found, key=lambda f: not f.problem):
-        text.append(f'{"problem" if finding.problem else "note"}: {finding.text}')
-        if finding.command:
-            text.append(f'    {finding.command}')
-    if host.regions and found:
-        text.insert(len(list(_rows(host))) + 1, '')
-    return text
+def refuse(found: list[Finding], vm: Vm, skip: tuple[str, ...] = ()) -> list[str]:
+    """Why a VM cannot be had, one line each; skip: checks that do not matter to it."""
+    subjects = {'', *(s.region.name for s in vm.sockets),
+                *(g.host.address for g in vm.gpus)}
+    reasons = []
+    for finding in found:
+        if finding.level in (PROBLEM, USED) and finding.subject in subjects and \
+                finding.id not in skip:
+            more = finding.command or finding.hint
+            if finding.id == 'region-use':
+                more = 'a region belongs to one VM'
+            reasons.append(f'{finding.text}{": " * bool(more)}{more}')
+    return reasons

@@ -1,60 +1,107 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a host has: EGM regions, their GPUs, who uses them.
+"""What a host has: EGM regions, their GPUs, and their users.
 
 Everything is read from /sys, /proc and /dev below `root`. /dev/egmX is never
-opened: its driver would clear the region.
+opened, because its driver would clear the region.
 """
 
-import contextlib
+from __future__ import annotations
+
 import dataclasses
 import fcntl
 import os
 import pathlib
 import re
-import stat
 
-ADDRESS = re.compile(r'[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]', re.I)
+from . import holders, srat, sysfs
+from .format import printable
+from .holders import User
+from .slit import Slit
 
+NVIDIA = 0x10de
+_DISPLAY, _BRIDGE = 3, 6        # base classes of PCI
 _KVM_CHECK_EXTENSION = 0xae03
 _KVM_CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED = 243
 # Linux' flags of a resource: memory, prefetchable, 64-bit
 _WINDOW = 0x00200 | 0x02000 | 0x100000
+# More than the addresses of any processor reach
+_SIZE_END = 1 << 52
+
+
+@dataclasses.dataclass
+class Neighbour:
+    """Another PCI function in the IOMMU group of a GPU, with a driver of the host."""
+    address: str
+    driver: str
+    interfaces: list[str]   # of the network: eth0
 
 
 @dataclasses.dataclass
 class Gpu:
     """A PCI function that can be passed through: a GPU, or a part of one."""
     address: str
-    physical: str           # the PCI address that its region has it by
+    physical: str           # the PCI address that its region lists
+    present: bool = True
     vendor: int = 0
     device: int = 0
     driver: str = ''
     group: str = ''         # IOMMU group
-    neighbours: tuple = ()  # others of the group that a host driver has
     cdev: str = ''          # vfio0: its device for iommufd
-    node: int = -1          # NUMA node of the host
+    node: int = -1          # NUMA node of the host; -1: the host does not report it
     window: int = 0         # bytes of its 64-bit prefetchable BARs
-    present: bool = True
+    neighbours: list[Neighbour] = dataclasses.field(default_factory=list)
+    mdevs: list[str] = dataclasses.field(default_factory=list)
+    users: list[User] = dataclasses.field(default_factory=list)
 
     @property
-    def bound(self):
+    def bound(self) -> bool:
+        """Whether it has a driver of vfio. The host's own driver of vGPUs can be one."""
+        return 'vfio' in self.driver or bool(self.cdev)
+
+    @property
+    def virtual(self) -> bool:
+        """Whether it is a virtual function."""
+        return self.address != self.physical
+
+    @property
+    def vgpu(self) -> str:
+        """Why the host's own driver has to keep it; empty: it need not."""
+        if self.mdevs:
+            return f'has mediated devices (vGPU): {", ".join(self.mdevs)}'
+        if self.virtual and self.driver == 'nvidia' and not self.bound:
+            return 'is a virtual function (vGPU) of the driver nvidia'
+        return ''
+
+    @property
+    def free(self) -> bool:
         """Whether a VM can have it."""
-        return 'vfio' in self.driver
+        return self.present and self.bound and not self.users and not self.vgpu
 
 
 @dataclasses.dataclass
 class Region:
     """A region of Extended GPU Memory."""
     name: str               # egm4
-    path: str               # of its device
-    number: str             # of the device, 511:0
-    size: int               # bytes; 0: the driver does not tell
-    gpus: list
-    users: list             # who has it open or mapped: 'qemu-system-aar (4711)'
+    path: str               # of its device, below `root`
+    number: str             # of the device, 511:4
+    size: int               # bytes; 0: not known
+    reported: str           # what the driver reports as its size; may be empty
+    gpus: list[Gpu]
+    users: list[User] = dataclasses.field(default_factory=list)
 
     @property
-    def node(self):
-        """The host's node, which is that of its GPUs; -1: nobody knows."""
+    def device(self) -> str:
+        """The device, as the host names it."""
+        return f'/dev/{self.name}'
+
+    @property
+    def domain(self) -> int:
+        """The host's proximity domain of the region."""
+        return int(self.name[3:])
+
+    @property
+    def node(self) -> int:
+        """The host's node, which is that of its GPUs; -1: not known."""
         return max((g.node for g in self.gpus), default=-1)
 
 
@@ -62,34 +109,43 @@ class Region:
 class Host:
     """What there is."""
     root: str
-    regions: list
-    distances: dict         # (node, node): as in SLIT
-    cpus: dict              # node: how many
+    regions: list[Region]
+    odd_names: list[str]    # in /sys/class/egm, which are no regions
+    loose_gpus: list[Gpu]   # GPUs of NVIDIA that no region lists
+    distances: dict[tuple[int, int], int]   # of nodes: as in SLIT
+    cpus: dict[int, int]    # node: how many
+    memory: dict[int, int]  # node: bytes that the host's kernel has
+    cpu_count: int
+    gpu_domains: dict[str, list[int]]   # PCI address: domains of the GPU's memory
+    cpu_domains: dict[int, int]         # node: its proximity domain
+    slit: Slit              # distances of proximity domains
     arch: str
+    kernel: str             # its release
     page_size: int          # 0: unknown
-    holders: dict           # device: ids of processes that have it open or mapped
+    machine_id: str
+    holders: dict[str, list[User]]
 
-    def path(self, name):
+    def path(self, name: str) -> str:
         """A file of the host."""
         return f'{self.root}{name}'
 
     @property
-    def gpus(self):
+    def gpus(self) -> list[Gpu]:
         """Those of all regions."""
         return [gpu for region in self.regions for gpu in region.gpus]
 
     @property
-    def iommufd(self):
+    def iommufd(self) -> bool:
         """Whether the kernel has it, for all GPUs that are bound."""
         return os.path.exists(self.path('/dev/iommu')) and \
             all(g.cdev for g in self.gpus if g.bound)
 
-    def may_use(self, name):
-        """Whether this user may open a file, as far as permissions go."""
+    def may_use(self, name: str) -> bool:
+        """Whether this user can open a file, as far as permissions go."""
         return os.access(self.path(name), os.R_OK | os.W_OK)
 
-    def kvm_maps_egm(self):
-        """Whether KVM says so; None: there is no telling."""
+    def kvm_maps_egm(self) -> bool | None:
+        """Whether KVM reports so; None: it cannot be asked."""
         try:
             with open(self.path('/dev/kvm'), 'rb') as kvm:
                 return fcntl.ioctl(kvm, _KVM_CHECK_EXTENSION,
@@ -97,145 +153,186 @@ class Host:
         except OSError:
             return None
 
-    def users(self, name):
-        """Who has a device open or mapped, as far as this user may see."""
-        found = set(self.holders.get(name, ()))
-        # QEMU locks the device; who has a lock everybody may see.
-        try:
-            status = os.stat(self.path(name))
-            device = f'{os.major(status.st_dev):02x}:' \
-                f'{os.minor(status.st_dev):02x}:{status.st_ino}'
-            found.update(re.findall(rf'FLOCK .* (\d+) {device} ',
-                                    _text(self.path('/proc/locks'))))
-        except OSError:
-            pass
-        return [f'{_text(self.path(f"/proc/{pid}/comm")) or "a process"} ({pid})'
-                for pid in sorted(found, key=int) if pid != '0']
+    def host_memory(self, region: Region) -> bool:
+        """Whether a region is RAM of this host's kernel: its node has memory and CPUs.
+        (In the firmware's mode for VMs, no node of the kernel has a region's number,
+        or one of GPU memory alone.)"""
+        return self.cpus.get(region.domain, 0) > 0 and \
+            self.memory.get(region.domain, 0) > 0
 
 
-def _text(path):
-    """The content of a file; '' if there is none."""
-    try:
-        return pathlib.Path(path).read_text(errors='replace').strip()
-    except OSError:
-        return ''
-
-
-def _number(path, base=0):
-    """The number in a file; 0 if there is none."""
-    try:
-        return int(_text(path), base)
-    except ValueError:
-        return 0
-
-
-def _link(path):
-    """The last part of where a link leads; '' if it is none."""
-    return os.path.basename(os.readlink(path)) if os.path.islink(path) else ''
-
-
-def _window(device):
+def _read_window(device: pathlib.Path) -> int:
     """What the 64-bit prefetchable BARs of a device take together."""
     total = 0
-    for line in _text(device / 'resource').splitlines()[:6]:
-        first, last, flags = (int(word, 16) for word in line.split())
-        if flags & _WINDOW == _WINDOW:
-            total += last - first + 1
-    return total
+    for line in sysfs.read_text(device / 'resource').splitlines()[:6]:
+        numbers = [sysfs.parse_number(word, 16) for word in line.split()]
+        if len(numbers) == 3 and None not in numbers:
+            first, last, flags = numbers
+            if flags & _WINDOW == _WINDOW and last >= first:
+                total += last - first + 1
+    return min(total, _SIZE_END)
 
 
-def _gpu(root, address, physical):
-    device = pathlib.Path(f'{root}/sys/bus/pci/devices/{address}')
-    if not device.exists():
-        return Gpu(address, physical, present=False)
+def _read_neighbours(device: pathlib.Path) -> list[Neighbour]:
+    """The others of its IOMMU group that a driver of the host has."""
     members = device / 'iommu_group/devices'
-    neighbours = [] if not members.exists() else [
-        m.name for m in sorted(members.iterdir()) if m.name != address and
+    found = []
+    for address in sysfs.list_names(members):
+        driver = sysfs.link_name(members / address / 'driver')
         # Bridges stay with the host.
-        _number(m / 'class') >> 16 != 6 and
-        _link(m / 'driver') and 'vfio' not in _link(m / 'driver')]
-    cdev = sorted(p.name for p in device.glob('vfio-dev/vfio*'))
-    return Gpu(address, physical, _number(device / 'vendor'),
-               _number(device / 'device'), _link(device / 'driver'),
-               _link(device / 'iommu_group'), tuple(neighbours),
-               cdev[0] if cdev else '',
-               int(_text(device / 'numa_node') or -1), _window(device))
-
-
-def _gpus(root, physical):
-    """A GPU, or its virtual functions if it has any."""
-    device = pathlib.Path(f'{root}/sys/bus/pci/devices/{physical}')
-    parts = sorted((_link(p) for p in device.glob('virtfn*')))
-    return [_gpu(root, address, physical) for address in parts or [physical]]
-
-
-def _regions(root):
-    for entry in sorted(pathlib.Path(f'{root}/sys/class/egm').glob('egm*'),
-                        key=lambda p: (len(p.name), p.name)):
-        # Links named by PCI address, or a file of addresses: drivers differ.
-        named = {p.name for p in entry.iterdir()} | \
-            set(_text(entry / 'gpu_devices').split())
-        addresses = sorted(a.lower() for a in named if ADDRESS.fullmatch(a))
-        yield Region(entry.name, f'{root}/dev/{entry.name}', _text(entry / 'dev'),
-                     _number(entry / 'egm_size'),
-                     [g for a in addresses for g in _gpus(root, a)], [])
-
-
-def _number_of(path):
-    """The number of a character device, 511:0; None: it is none, or no access."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    if not stat.S_ISCHR(found.st_mode):
-        return None
-    return f'{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}'
-
-
-def _holders(root, regions):
-    """The processes that have devices of EGM or vfio open or mapped."""
-    nodes = {region.number: f'/dev/{region.name}' for region in regions}
-    found = {}
-    for process in pathlib.Path(f'{root}/proc').glob('[0-9]*'):
-        names = set(re.findall(r's [^/\n]*(/.*)$', _text(process / 'maps'), re.M))
-        # A region can have other nodes, too.
-        numbers = {_number_of(f'{process}/root{name}') for name in names}
-        # What is gone, or another user's, is skipped.
-        with contextlib.suppress(OSError):
-            for file in (process / 'fd').iterdir():
-                numbers.add(_number_of(file))
-                with contextlib.suppress(OSError):
-                    names.add(os.readlink(file))
-        names.update(nodes[number] for number in numbers if number in nodes)
-        for name in names:
-            if name.startswith(('/dev/egm', '/dev/vfio/')):
-                found.setdefault(name, []).append(process.name)
+        bridge = (sysfs.read_number(members / address / 'class', 16) or 0) >> 16 == \
+            _BRIDGE
+        if address != device.name and driver and 'vfio' not in driver and not bridge:
+            found.append(Neighbour(printable(address), printable(driver), [
+                printable(n) for n in sysfs.list_names(members / address / 'net')]))
     return found
 
 
-def _count(cpulist):
-    """How many CPUs are in a list such as 0-3,8."""
-    ranges = [part.split('-') for part in cpulist.split(',') if part]
-    return sum(int(r[-1]) - int(r[0]) + 1 for r in ranges)
+def _read_gpu(root: str, address: str, physical: str) -> Gpu:
+    """A PCI function."""
+    device = pathlib.Path(f'{root}/sys/bus/pci/devices/{address}')
+    if not device.exists():
+        return Gpu(address, physical, present=False)
+    cdevs = [n for n in sysfs.list_names(device / 'vfio-dev')
+             if re.fullmatch(r'vfio[0-9]+', n, re.A)]
+    node = sysfs.read_number(device / 'numa_node')
+    mdevs = [n for n in sysfs.list_names(device)
+             if re.fullmatch(r'[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}', n, re.A)]
+    group = sysfs.link_name(device / 'iommu_group')
+    return Gpu(address, physical, True,
+               (sysfs.read_number(device / 'vendor', 16) or 0) & 0xffff,
+               (sysfs.read_number(device / 'device', 16) or 0) & 0xffff,
+               printable(sysfs.link_name(device / 'driver')),
+               group if group.isascii() and group.isdigit() else '',
+               cdevs[0] if cdevs else '',
+               node if node is not None and 0 <= node < 1024 else -1,
+               _read_window(device), _read_neighbours(device), mdevs)
 
 
-def read(root=''):
-    """Look at a host; root: where its /sys, /proc and /dev are."""
-    nodes = sorted((int(p.name[4:]), p) for p in pathlib.Path(
-        f'{root}/sys/devices/system/node').glob('node[0-9]*'))
-    distances = {}
-    for node, path in nodes:
-        row = _text(path / 'distance').split()
-        distances.update({(node, other): int(value) for (other, _), value in
-                          zip(nodes, row)})
-    page = re.search(r'^KernelPageSize: +(\d+) kB',
-                     _text(f'{root}/proc/self/smaps'), re.M)
-    regions = list(_regions(root))
-    host = Host(root, regions, distances,
-                {node: _count(_text(path / 'cpulist')) for node, path in nodes},
-                _text(f'{root}/proc/sys/kernel/arch') or os.uname().machine,
-                int(page.group(1)) << 10 if page else 0,
-                _holders(root, regions))
+def _read_parts(root: str, physical: str) -> list[Gpu]:
+    """A GPU, or its virtual functions if it has any."""
+    device = pathlib.Path(f'{root}/sys/bus/pci/devices/{physical}')
+    parts = [sysfs.link_name(device / name) for name in sysfs.list_names(device)
+             if name.startswith('virtfn')]
+    return [_read_gpu(root, address, physical) for address in
+            sorted(p for p in parts if sysfs.PCI_ADDRESS.fullmatch(p)) or [physical]]
+
+
+def _read_size(entry: pathlib.Path) -> tuple[int, str]:
+    """The size of a region, 0 if that makes no sense, and the text that says so."""
+    text = printable(sysfs.read_text(entry / 'egm_size'))[:40]
+    size = sysfs.parse_number(text) or 0
+    return size if 0 < size < _SIZE_END else 0, text
+
+
+def _region_names(root: str) -> list[str]:
+    """All names in /sys/class/egm. If that cannot be read, this is an OSError."""
+    try:
+        return sorted(os.listdir(f'{root}/sys/class/egm'), key=lambda n: (len(n), n))
+    except FileNotFoundError:
+        return []
+
+
+def _read_regions(root: str, names: list[str]) -> list[Region]:
+    """The regions of these names, with their GPUs."""
+    regions = []
+    for name in names:
+        entry = pathlib.Path(f'{root}/sys/class/egm/{name}')
+        # Links named by PCI address, or a file of addresses: drivers differ.
+        named = {*os.listdir(entry),
+                 *sysfs.read_text(entry / 'gpu_devices').lower().split()}
+        addresses = sorted(a for a in named if sysfs.PCI_ADDRESS.fullmatch(a))
+        number = sysfs.read_text(entry / 'dev')
+        size, reported = _read_size(entry)
+        regions.append(Region(
+            name, f'{root}/dev/{name}',
+            number if re.fullmatch('[0-9]+:[0-9]+', number, re.A) else '',
+            size, reported, [g for a in addresses for g in _read_parts(root, a)]))
+    return regions
+
+
+def _read_loose_gpus(root: str, known: set[str]) -> list[Gpu]:
+    """GPUs of NVIDIA that no region lists."""
+    devices = pathlib.Path(f'{root}/sys/bus/pci/devices')
+    found = []
+    for address in sysfs.list_names(devices):
+        if address in known or not sysfs.PCI_ADDRESS.fullmatch(address) or \
+                sysfs.read_number(devices / address / 'vendor', 16) != NVIDIA or \
+                sysfs.link_name(devices / address / 'physfn'):
+            continue
+        if (sysfs.read_number(devices / address / 'class', 16) or 0) >> 16 == _DISPLAY:
+            found.append(_read_gpu(root, address, address))
+    return found
+
+
+def _read_nodes(root: str) -> tuple[dict, dict, dict]:
+    """Distances, CPUs and bytes of memory of NUMA nodes."""
+    place = pathlib.Path(f'{root}/sys/devices/system/node')
+    nodes = sorted(int(n[4:]) for n in sysfs.list_names(place)
+                   if re.fullmatch(r'node[0-9]{1,4}', n, re.A))
+    distances, cpus, memory = {}, {}, {}
+    for node in nodes:
+        row = [sysfs.parse_number(word) for word in
+               sysfs.read_text(place / f'node{node}/distance').split()]
+        for other, value in zip(nodes, row):
+            if value is not None and 10 <= value <= 255:
+                distances[node, other] = value
+        cpus[node] = sysfs.count_list(sysfs.read_text(place / f'node{node}/cpulist'))
+        total = re.search(r'MemTotal:\s*([0-9]{1,18}) kB',
+                          sysfs.read_text(place / f'node{node}/meminfo'), re.A)
+        memory[node] = int(total[1]) << 10 if total else 0
+    return distances, cpus, memory
+
+
+def _read_domains(root: str, cpus: dict[int, int]) -> tuple[dict, dict, Slit]:
+    """The proximity domains of GPUs' own memory and of nodes with CPUs, and SLIT, as
+    far as this user can read the host's tables."""
+    tables = f'{root}/sys/firmware/acpi/tables'
+    table = srat.read(sysfs.read_bytes(f'{tables}/SRAT'))
+    gpus: dict[str, list[int]] = {}
+    for initiator in table.initiators:
+        if initiator.enabled and initiator.address:
+            gpus.setdefault(initiator.address, []).append(initiator.pxm)
+    # Linux numbers the nodes of processors in the order of SRAT.
+    nodes = sorted(node for node, count in cpus.items() if count)
+    return gpus, dict(zip(nodes, table.processors)), Slit(
+        sysfs.read_bytes(f'{tables}/SLIT'))
+
+
+def _add_users(host: Host) -> None:
+    """Who has the regions and the GPUs."""
     for region in host.regions:
-        region.users = host.users(f'/dev/{region.name}')
+        region.users = host.holders.get(region.device, [])
+    for gpu in host.gpus + host.loose_gpus:
+        devices = ([f'/dev/vfio/{gpu.group}'] if gpu.group else []) + \
+            ([f'/dev/vfio/devices/{gpu.cdev}'] if gpu.cdev else [])
+        gpu.users = sorted({user for device in devices
+                            for user in host.holders.get(device, [])})
+
+
+def read(root: str = '') -> Host:
+    """Look at a host; root: where its /sys, /proc and /dev are.
+
+    OSError: there are regions, and this user cannot look at them.
+    """
+    root = root.rstrip('/')
+    names = _region_names(root)
+    good = [n for n in names if re.fullmatch(r'egm[0-9]{1,9}', n, re.A)]
+    regions = _read_regions(root, good)
+    distances, cpus, memory = _read_nodes(root)
+    gpu_domains, cpu_domains, slit = _read_domains(root, cpus)
+    page = re.search(r'^KernelPageSize: +([0-9]{1,9}) kB',
+                     sysfs.read_text(f'{root}/proc/self/smaps'), re.M)
+    known = {a for r in regions for g in r.gpus for a in (g.address, g.physical)}
+    numbers = {r.number or r.device: r.device for r in regions}
+    host = Host(
+        root, regions, [printable(n) for n in names if n not in good],
+        _read_loose_gpus(root, known), distances, cpus, memory,
+        sysfs.count_list(sysfs.read_text(f'{root}/sys/devices/system/cpu/present')),
+        gpu_domains, cpu_domains, slit,
+        printable(sysfs.read_text(f'{root}/proc/sys/kernel/arch')) or os.uname().machine,
+        printable(sysfs.read_text(f'{root}/proc/sys/kernel/osrelease')),
+        int(page[1]) << 10 if page else 0,
+        sysfs.read_text(f'{root}/etc/machine-id'), holders.find(root, numbers))
+    _add_users(host)
     return host

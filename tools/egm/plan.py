@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A VM on the EGM regions of a host: what belongs where."""
 
-import dataclasses
-import re
+from __future__ import annotations
 
-from . import hostinfo
+import dataclasses
+import fractions
+import re
+from collections.abc import Iterator, Sequence
+
+from . import distances, hostinfo
+from .finding import NOTE, Finding
 from .format import size_text
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -12,19 +17,29 @@ MIB, GIB = 1 << 20, 1 << 30
 LARGE_PAGE = 2 * MIB
 # In guests with pages of 64 KiB, also of this size.
 _HUGE_PAGE = 512 * MIB
+# By default the next socket begins at a multiple of this size, which is good for both,
+# and for KVM's largest blocks. Regions come in steps of 64 MiB.
+_STEP = GIB
+# What UEFI needs of the first socket
+_UEFI = 128 * MIB
 # The window that virt has without being asked.
 _MMIO = 512 * GIB
-# The driver of Grace GPUs adds their memory as BARs that sysfs does not show.
-_GRACE_WINDOW, _NVIDIA = 512 * GIB, 0x10de
-_MAX_NODES = 128
+# The vfio driver of Grace GPUs adds their memory as a BAR that sysfs does not show, and
+# that has the next power of two of its size: GH200 has 96 or 144 GiB, GB200 192 GiB,
+# GB300 288 GiB. Unknown ones are taken for large.
+_MEMORY_BAR = {0x2342: 256 * GIB, 0x2345: 256 * GIB, 0x2348: 256 * GIB,
+               0x2941: 256 * GIB}
+_LARGE_MEMORY_BAR = 512 * GIB
+_MAX_NODES, _MAX_CPUS, _MAX_INITIATORS = 128, 512, 8
+# CONFIG_NODES_SHIFT=4, the default of Linux on arm64, and Debian's
+_USUAL_NODES = 16
 _BUSES = 32             # for each pxb: its own, and one for each root port
-_DEFAULT_DISTANCE = 20
 
 
 class Refused(Exception):
     """What would be wrong, one line each."""
 
-    def __init__(self, *reasons):
+    def __init__(self, *reasons: str):
         super().__init__('\n'.join(reasons))
         self.reasons = reasons
 
@@ -38,7 +53,7 @@ class Gpu:
     slot: int           # of the root port on its pxb
     chassis: int
     window: int         # bytes of 64-bit prefetchable memory; 0: no more than usual
-    initiators: list    # nodes for its own memory
+    initiators: list[int]   # nodes for its own memory
 
 
 @dataclasses.dataclass
@@ -47,176 +62,209 @@ class Socket:
     node: int
     region: hostinfo.Region
     size: int           # bytes
+    left: int           # bytes of the region that the VM does not use
     cpus: range
     bridge: str         # pxb0
     bus: int            # number of the bridge's bus
-    gpus: list
+    gpus: list[Gpu]
 
 
 @dataclasses.dataclass
 class Vm:
     """All of it."""
-    sockets: list
+    sockets: list[Socket]
     mmio: int           # bytes of the window for BARs; 0: no more than usual
-    distances: dict     # (node, node); empty: QEMU's default
+    distances: dict[tuple[int, int], int]   # of nodes, the smaller one first
 
     @property
-    def gpus(self):
+    def gpus(self) -> list[Gpu]:
         """Those of all sockets."""
         return [gpu for socket in self.sockets for gpu in socket.gpus]
 
     @property
-    def cpus(self):
+    def cpus(self) -> int:
         """How many."""
         return self.sockets[-1].cpus.stop
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Bytes of RAM."""
         return sum(s.size for s in self.sockets)
 
-
-def parse_size(text):
-    """447G -> bytes; a number alone is MiB, as in QEMU's -m."""
-    match = re.fullmatch(r'(\d+)([KMGT]?)(?:i?B)?', text, re.I)
-    if not match:
-        raise Refused(f'{text}: not a size such as 64G')
-    return int(match[1]) << {'K': 10, '': 20, 'M': 20, 'G': 30,
-                             'T': 40}[match[2].upper()]
+    @property
+    def nodes(self) -> int:
+        """How many NUMA nodes."""
+        return len(self.sockets) + sum(len(g.initiators) for g in self.gpus)
 
 
-def bind_command(gpu):
-    """Shell that gives a GPU to vfio."""
-    module = 'nvgrace-gpu-vfio-pci' if gpu.vendor == _NVIDIA else 'vfio-pci'
-    driver = module.replace('-', '_') if gpu.vendor == _NVIDIA else module
-    device = f'/sys/bus/pci/devices/{gpu.address}'
-    unbind = f'echo {gpu.address} > {device}/driver/unbind; ' if gpu.driver else ''
-    return (f'modprobe {module}; echo {driver} > {device}/driver_override; '
-            f'{unbind}echo {gpu.address} > /sys/bus/pci/drivers_probe')
+def parse_size(text: str) -> int:
+    """447G or 0.5T -> bytes; a number alone is MiB, as in QEMU's -m."""
+    match = re.fullmatch(r'([0-9]{1,12}(?:\.[0-9]{1,6})?)([KMGT]?)(?:i?B)?', text,
+                         re.I | re.A)
+    size = fractions.Fraction(match[1]) * (1 << {
+        'K': 10, '': 20, 'M': 20, 'G': 30, 'T': 40}[match[2].upper()]) if match else None
+    if size is None or size.denominator > 1:
+        raise Refused(f'--memory {text}: not a size such as 64G')
+    return int(size)
 
 
-def _address(text):
+def _full_address(text: str) -> str:
     """A PCI address in full: 9:1:0.0 is 0009:01:00.0."""
-    match = re.fullmatch(r'(?:([0-9a-f]+):)?([0-9a-f]+):([0-9a-f]+)\.([0-7])',
-                         text.strip(), re.I)
+    match = re.fullmatch(r'(?:([0-9a-f]{1,8}):)?([0-9a-f]{1,2}):([0-9a-f]{1,2})'
+                         r'\.([0-7])', text.strip(), re.I | re.A)
     if not match:
         return text
     domain, bus, slot = (int(part or '0', 16) for part in match.groups()[:3])
     return f'{domain:04x}:{bus:02x}:{slot:02x}.{match[4]}'
 
 
-def _choose(host, names):
-    """The GPUs of a VM by region: [(region, [GPU])]."""
-    if not host.regions:
-        raise Refused('this host has no EGM region; egm-vm alone tells why')
-    if not host.gpus:
-        raise Refused('no EGM region of this host has a GPU')
-    if names == 'all':
-        return [(r, list(r.gpus)) for r in host.regions if r.gpus]
-    wanted, reasons = [_address(n) for n in names.split(',')], []
+_Choice = list[tuple[hostinfo.Region, list[hostinfo.Gpu]]]
+
+
+def free(host: hostinfo.Host) -> _Choice:
+    """The regions and GPUs that a VM can have."""
+    choice = [(r, [g for g in r.gpus if g.free]) for r in host.regions if not r.users]
+    return [(region, gpus) for region, gpus in choice if gpus]
+
+
+def _choose_by_name(candidates: _Choice, names: str) -> _Choice:
+    """GPUs by their addresses."""
+    known = [g for _, gpus in candidates for g in gpus]
+    wanted, reasons = [_full_address(n) for n in names.split(',')], []
     for name in wanted:
-        if wanted.count(name) > 1:
+        if not name:
+            reasons.append(f'--gpus {names!r}: an address is missing')
+        elif wanted.count(name) > 1:
             reasons.append(f'GPU {name} is named twice')
-        elif not any(name == g.address for g in host.gpus):
-            parts = [g.address for g in host.gpus if g.physical == name]
+        elif name.lower() in ('all', 'free'):
+            reasons.append(f'--gpus {names}: {name.lower()} stands alone, in small '
+                           'letters')
+        elif not any(name == g.address for g in known):
+            parts = [g.address for g in known if g.physical == name]
             reasons.append(f'GPU {name} has virtual functions: name some of them: '
                            f'{", ".join(parts)}' if parts else
-                           f'{name} is no GPU of an EGM region; there are '
-                           f'{", ".join(g.address for g in host.gpus)}')
+                           f'{name} is not a GPU of an EGM region; there are '
+                           f'{", ".join(dict.fromkeys(g.address for g in known))}')
     if reasons:
         raise Refused(*dict.fromkeys(reasons))
-    chosen = [(r, [g for g in r.gpus if g.address in wanted])
-              for r in host.regions]
-    return [(region, gpus) for region, gpus in chosen if gpus]
+    return [(r, [g for g in gpus if g.address in wanted]) for r, gpus in candidates]
 
 
-def _size(region, memory):
-    """How much of a region; reasons against it."""
+def _choose(host: hostinfo.Host, names: str, socket: int | None) -> _Choice:
+    """The GPUs of a VM, by region."""
+    if not host.regions:
+        raise Refused('this host has no EGM region; run egm-vm to see why')
+    if not host.gpus:
+        raise Refused('no EGM region of this host has a GPU')
+    candidates: _Choice = [(r, list(r.gpus)) for r in host.regions]
+    if socket is not None:
+        candidates = [(r, gpus) for r, gpus in candidates if r.node == socket]
+        if not candidates:
+            nodes = sorted({r.node for r in host.regions} - {-1})
+            raise Refused(f'--socket {socket}: no EGM region is on node {socket}; there '
+                          f'are {", ".join(map(str, nodes)) or "none with a node"}')
+    if names == 'free':
+        available = [(r.name, g.address) for r, gpus in free(host) for g in gpus]
+        candidates = [(r, [g for g in gpus if (r.name, g.address) in available])
+                      for r, gpus in candidates]
+        if not any(gpus for _, gpus in candidates):
+            raise Refused('no GPU is free; run egm-vm to see why')
+    elif names != 'all':
+        candidates = _choose_by_name(candidates, names)
+    # A GPU that two regions list is the first one's.
+    seen: set[str] = set()
+    choice = []
+    for region, gpus in candidates:
+        gpus = [g for g in gpus if g.address not in seen]
+        seen.update(g.address for g in gpus)
+        if gpus:
+            choice.append((region, gpus))
+    return choice
+
+
+def _size(region: hostinfo.Region, memory: str, last: bool) -> int:
+    """How much of a region."""
     if memory == 'all':
-        if not region.size:
-            return 0, f'{region.name}: the driver does not tell its size: ' \
-                'say --memory'
-        return region.size - region.size % LARGE_PAGE, None
+        if region.size < LARGE_PAGE:
+            raise Refused(f'{region.name}: the size of the region is not known or less '
+                          'than 2 MiB')
+        step = LARGE_PAGE if last or region.size < _STEP else _STEP
+        return region.size - region.size % step
     size = parse_size(memory)
     if size % LARGE_PAGE or not size:
         near = max(LARGE_PAGE, round(size / LARGE_PAGE) * LARGE_PAGE)
-        return 0, f'--memory {memory} is no multiple of 2 MiB; the nearest is ' \
-            f'{near // MIB}M'
+        raise Refused(f'--memory {memory} is not a multiple of 2 MiB; the nearest is '
+                      f'{near // MIB}M')
     if region.size and size > region.size:
-        return 0, f'--memory {memory} is more than {region.name} has: ' \
-            f'{size_text(region.size)}'
-    return size, None
+        raise Refused(f'--memory {memory} is more than {region.name} has: '
+                      f'{size_text(region.size)}')
+    return size
 
 
-def _check(host, chosen, stand_in):
-    """Reasons why these GPUs and regions cannot be had."""
-    for region, gpus in chosen:
-        if region.users:
-            yield (f'{region.name}, the region of {gpus[0].address}, is in use by '
-                   f'{", ".join(region.users)}: a region belongs to one VM')
-        for gpu in [] if stand_in else gpus:
-            if not gpu.present:
-                yield f'{region.name} names GPU {gpu.address}, which is not there'
-            elif not gpu.bound:
-                yield (f'GPU {gpu.address} is not bound to a vfio driver but to '
-                       f'{gpu.driver or "none"}: {bind_command(gpu)}')
-            else:
-                users = host.users(f'/dev/vfio/{gpu.group}') + (
-                    host.users(f'/dev/vfio/devices/{gpu.cdev}') if gpu.cdev else [])
-                if users:
-                    yield (f'GPU {gpu.address} is in use by '
-                           f'{", ".join(dict.fromkeys(users))}')
+def _sizes(choice: _Choice, memory: str) -> list[int]:
+    """Of each socket; all that is wrong at once."""
+    sizes, reasons = [], []
+    for region, _ in choice:
+        try:
+            sizes.append(_size(region, memory, region is choice[-1][0]))
+        except Refused as refused:
+            reasons += refused.reasons
+    if reasons:
+        raise Refused(*dict.fromkeys(reasons))
+    return sizes
 
 
-def _power_of_2(number):
+def _power_of_2(number: int) -> int:
     """The next one that is not smaller."""
     return 1 << max(0, number - 1).bit_length()
 
 
-def _distances(host, sockets):
-    """As far apart as the host's; an initiator is one step from its socket."""
-    def apart(a, b):
-        return host.distances.get((a.region.node, b.region.node))
-
-    between = [apart(a, b) for a in sockets for b in sockets if a is not b]
-    if None in between or set(between) <= {_DEFAULT_DISTANCE}:
-        return {}
-    nodes = [(s.node, s, 0) for s in sockets] + \
-        [(n, s, 10) for s in sockets for g in s.gpus for n in g.initiators]
-    return {(a, b): min(254, (10 if s is t else apart(s, t)) + step + other)
-            for a, s, step in nodes for b, t, other in nodes if a < b}
-
-
-def _counts(sockets, gpus, cpus, initiators):
-    """Reasons against these numbers."""
-    if cpus < sockets or cpus % sockets:
-        yield (f'--cpus {cpus} cannot be divided among {sockets} sockets; '
-               f'{max(sockets, cpus - cpus % sockets)} can')
-    if not 0 <= initiators <= 8:
-        yield f'--initiators {initiators}: a GPU has 0 to 8'
-    number = sum(gpus)
-    if sockets + number * initiators > _MAX_NODES:
-        yield (f'{sockets} sockets and {number} GPUs with {initiators} nodes each '
-               f'are more than {_MAX_NODES} NUMA nodes')
-    if sockets > 256 // _BUSES - 1 or max(gpus) >= _BUSES:
-        yield (f'{number} GPUs on {sockets} sockets need more PCI buses than there '
-               'are')
-
-
-def _window(gpu):
+def _window(gpu: hostinfo.Gpu) -> int:
     """What the root port of a GPU has to have room for."""
-    size = max(gpu.window, _GRACE_WINDOW) if gpu.vendor == _NVIDIA else gpu.window
+    size = gpu.window
+    if gpu.vendor == hostinfo.NVIDIA:
+        size += _MEMORY_BAR.get(gpu.device, _LARGE_MEMORY_BAR)
     return _power_of_2(size) if size else 0
 
 
-def _sockets(chosen, sizes, cpus, initiators):
+def _default_cpus(host: hostinfo.Host, choice: _Choice) -> int:
+    """As many as the sockets of the host have."""
+    even = host.cpu_count // len(host.regions) or 1
+    total = sum(host.cpus.get(region.node) or even for region, _ in choice)
+    return min(max(total - total % len(choice), len(choice)),
+               _MAX_CPUS - _MAX_CPUS % len(choice))
+
+
+def _check_counts(choice: _Choice, cpus: int, initiators: int) -> Iterator[str]:
+    """Reasons against these numbers."""
+    sockets, gpus = len(choice), sum(len(g) for _, g in choice)
+    if cpus < sockets or cpus % sockets:
+        yield (f'--cpus {cpus} cannot be divided among {sockets} sockets; '
+               f'{max(sockets, cpus - cpus % sockets)} can')
+    if cpus > _MAX_CPUS:
+        yield f'--cpus {cpus}: the virt machine has at most {_MAX_CPUS}'
+    if not 1 <= initiators <= _MAX_INITIATORS:
+        yield (f'--initiators {initiators}: a GPU has 1 to {_MAX_INITIATORS}; without '
+               'one, its driver does not load')
+    elif sockets + gpus * initiators > _MAX_NODES:
+        most = (_MAX_NODES - sockets) // gpus
+        yield (f'{sockets} sockets and {gpus} GPUs with {initiators} nodes each are more '
+               f'than {_MAX_NODES} NUMA nodes' +
+               (f'; --initiators {most} fits' if most else ''))
+    if sockets > 256 // _BUSES - 1 or max(len(g) for _, g in choice) >= _BUSES:
+        yield (f'{gpus} GPUs on {sockets} sockets need more PCI buses than there are')
+
+
+def _sockets(choice: _Choice, sizes: Sequence[int], cpus: int,
+             initiators: int) -> list[Socket]:
     """Sockets are the first nodes; the nodes of initiators come after them."""
-    share, sockets, index = cpus // len(chosen), [], 0
-    for i, ((region, members), size) in enumerate(zip(chosen, sizes)):
-        socket = Socket(i, region, size, range(i * share, (i + 1) * share),
+    share, sockets, index = cpus // len(choice), [], 0
+    for i, ((region, members), size) in enumerate(zip(choice, sizes)):
+        socket = Socket(i, region, size, max(0, region.size - size),
+                        range(i * share, (i + 1) * share),
                         f'pxb{i}', _BUSES * (i + 1), [])
         for slot, member in enumerate(members):
-            first = len(chosen) + index * initiators
+            first = len(choice) + index * initiators
             socket.gpus.append(Gpu(
                 f'gpu{index}', member, f'rp{index}', slot, index + 1,
                 _window(member), list(range(first, first + initiators))))
@@ -225,43 +273,84 @@ def _sockets(chosen, sizes, cpus, initiators):
     return sockets
 
 
-def make(host, gpus='all', memory='all', cpus=None, initiators=8, stand_in=False):
-    """A VM, or Refused.
+def _distances(host: hostinfo.Host, sockets: list[Socket]) -> dict:
+    """The distances of all nodes."""
+    nodes = [distances.Node(s.node, s.node, None, host.cpu_domains.get(s.region.node))
+             for s in sockets]
+    for s in sockets:
+        for gpu in s.gpus:
+            domains = host.gpu_domains.get(gpu.host.physical, [])
+            nodes += [distances.Node(number, s.node, gpu.chassis,
+                                     domains[i] if i < len(domains) else None)
+                      for i, number in enumerate(gpu.initiators)]
+    apart = {(a.node, b.node): host.distances[a.region.node, b.region.node]
+             for a in sockets for b in sockets
+             if a is not b and (a.region.node, b.region.node) in host.distances}
+    return distances.find(nodes, apart, host.slit)
 
-    gpus: 'all', or PCI addresses with commas between
+
+def make(host: hostinfo.Host, gpus: str = 'all', memory: str = 'all',
+         cpus: int | None = None, initiators: int = 8,
+         socket: int | None = None) -> Vm:
+    """A VM, or Refused. Whether the host is fit for it, findings.py knows.
+
+    gpus: 'all', 'free', or PCI addresses with commas between
     memory: of each socket: 'all', or a size
     cpus: how many vCPUs; None: as many as the sockets of the host have
-    initiators: how many nodes each GPU gets for its own memory
-    stand_in: whether something else takes the place of the GPUs
+    initiators: how many nodes each GPU gets for its own memory, 1 to 8
+    socket: the host's NUMA node whose region and GPUs are used; None: any
     """
-    chosen = _choose(host, gpus)
+    choice = _choose(host, gpus, socket)
     if cpus is None:
-        cpus = sum(host.cpus.get(region.node, 1) for region, _ in chosen)
-        cpus = max(cpus - cpus % len(chosen), len(chosen))
-    sizes = [_size(region, memory) for region, _ in chosen]
-    reasons = [*_check(host, chosen, stand_in),
-               *(reason for _, reason in sizes if reason),
-               *_counts(len(chosen), [len(g) for _, g in chosen], cpus, initiators)]
+        cpus = _default_cpus(host, choice)
+    reasons = list(_check_counts(choice, cpus, initiators))
+    sizes: list[int] = []
+    try:
+        sizes = _sizes(choice, memory)
+    except Refused as refused:
+        reasons += refused.reasons
     if reasons:
         raise Refused(*dict.fromkeys(reasons))
-    sockets = _sockets(chosen, [size for size, _ in sizes], cpus, initiators)
+    sockets = _sockets(choice, sizes, cpus, initiators)
     # Some more, for what else is on the bus.
     need = sum(g.window for s in sockets for g in s.gpus) + 64 * GIB
     return Vm(sockets, _power_of_2(need) if need > _MMIO else 0,
               _distances(host, sockets))
 
 
-def notes(vm):
-    """What is right, but may not be what was wanted."""
+def _note_sizes(vm: Vm) -> Iterator[Finding]:
+    """What the sizes of sockets cost."""
     for socket in vm.sockets:
+        name, size = socket.region.name, size_text(socket.size)
+        if 0 < socket.left < _STEP:
+            yield Finding('vm-rest', NOTE, f'{name}: {size_text(socket.left)} of '
+                          f'{size_text(socket.region.size)} are not used', name)
         if socket is not vm.sockets[-1] and socket.size % _HUGE_PAGE:
             near = socket.size - socket.size % _HUGE_PAGE
-            yield (f'{size_text(socket.size)} of {socket.region.name} are no multiple '
-                   'of 512 MiB: guests with pages of 64 KiB lose large pages on the '
-                   'next socket' + (f'; --memory {near // MIB}M does not' if near
-                                    else ''))
+            yield Finding(
+                'vm-alignment', NOTE, f'{size} of {name} are not a multiple of 512 MiB: '
+                'guests with pages of 64 KiB lose large pages on the next socket' +
+                (f'; --memory {near // MIB}M does not' if near else ''), name)
+    if vm.sockets[0].size < _UEFI:
+        yield Finding('vm-uefi', NOTE, f'{size_text(vm.sockets[0].size)} on the first '
+                      'socket: UEFI needs 128 MiB')
+
+
+def notes(vm: Vm) -> list[Finding]:
+    """What is right, but may not be what was wanted."""
+    found = list(_note_sizes(vm))
+    for socket in vm.sockets:
         others = [g.address for g in socket.region.gpus
                   if g not in [own.host for own in socket.gpus]]
         if others:
-            yield (f'no other VM can have {socket.region.name} with '
-                   f'{", ".join(others)}: a region belongs to one VM')
+            found.append(Finding(
+                'vm-shared', NOTE, f'no other VM can have {socket.region.name} with '
+                f'{", ".join(others)}: a region belongs to one VM', socket.region.name))
+    if vm.nodes > _USUAL_NODES:
+        fits = (_USUAL_NODES - len(vm.sockets)) // len(vm.gpus)
+        found.append(Finding(
+            'vm-nodes', NOTE, f'{vm.nodes} NUMA nodes: with a guest kernel that has 16 '
+            '(CONFIG_NODES_SHIFT=4, as Debian\'s), GPUs lose their memory; ' +
+            (f'--initiators {fits} fits' if fits else
+             'it needs a VM with fewer GPUs')))
+    return found

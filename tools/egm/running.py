@@ -1,56 +1,159 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A running QEMU, asked over QMP: its objects, its PCI functions, its RAM."""
+"""A running QEMU: its objects, its PCI functions, its RAM.
 
+QEMU can be another user's, in another mount namespace: it is given a descriptor to write
+guest memory to, not the name of a file.
+"""
+
+from __future__ import annotations
+
+import array
 import contextlib
 import json
-import pathlib
+import os
 import re
 import socket
-import tempfile
+import subprocess
+from collections.abc import Iterator
 
-from . import tables
+from . import smbios, tables
 
 MIB = 1 << 20
+# Seconds for which a socket can be silent before somebody else is taken to use it
+_PATIENCE = 5
+# Seconds for a command; it can be to copy 64 MiB of guest memory
+_LIMIT = 60
 
 
-class Qmp:
-    """The least that is needed to talk to a running QEMU."""
+class Monitor:
+    """QMP. Errors are RuntimeError, and name the VM."""
 
-    def __init__(self, path):
+    name: str           # of the socket or domain
+
+    def _ask(self, request: dict, descriptor: int | None) -> dict:
+        """Send a request, give the answer."""
+        raise NotImplementedError
+
+    def command(self, name: str, descriptor: int | None = None, **arguments: object):
+        """Run a command and give what it returns; descriptor: passed along."""
+        answer = self._ask({'execute': name, 'arguments': arguments}, descriptor)
+        if 'error' in answer:
+            raise RuntimeError(f"{self.name}: {name}: {answer['error']['desc']}")
+        return answer['return']
+
+
+class Socket(Monitor):
+    """QMP through a UNIX socket, which takes one client at a time."""
+
+    def __init__(self, path: str):
+        self.name = path
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(60)
-        self.socket.connect(path)
-        self.file = self.socket.makefile('r')
-        self.file.readline()
-        self.cmd('qmp_capabilities')
+        self.rest = b''
+        try:
+            self.socket.settimeout(_PATIENCE)
+            self.socket.connect(path)
+        except OSError as error:
+            raise RuntimeError(f'{path}: {error.strerror or error}') from error
+        if 'QMP' not in self._receive(
+                f'no answer for {_PATIENCE} s: is somebody else connected to this socket?'):
+            raise RuntimeError(f'{path} is not a QMP socket')
+        self.socket.settimeout(_LIMIT)
+        self.command('qmp_capabilities')
 
-    def cmd(self, name, **arguments):
-        """Run a command and give what it returns."""
-        self.socket.sendall(json.dumps(
-            {'execute': name, 'arguments': arguments}).encode() + b'\n')
+    def _lost(self) -> RuntimeError:
+        """QEMU has ended, or does not want to be asked."""
+        return RuntimeError(f'{self.name}: QEMU closed the connection')
+
+    def _receive(self, late: str) -> dict:
+        """The next message; late: what it means if there is none."""
+        try:
+            while b'\n' not in self.rest:
+                data = self.socket.recv(65536)
+                if not data:
+                    raise self._lost()
+                self.rest += data
+        except socket.timeout as error:
+            raise RuntimeError(f'{self.name}: {late}') from error
+        except OSError as error:
+            raise self._lost() from error
+        line, _, self.rest = self.rest.partition(b'\n')
+        return _parse(self.name, line)
+
+    def _ask(self, request: dict, descriptor: int | None) -> dict:
+        more = [] if descriptor is None else [
+            (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [descriptor]))]
+        try:
+            self.socket.sendmsg([json.dumps(request).encode() + b'\n'], more)
+        except OSError as error:
+            raise self._lost() from error
         while True:
-            line = self.file.readline()
-            if not line:
-                raise RuntimeError('QEMU closed the connection; is somebody else '
-                                   'using this socket?')
-            answer = json.loads(line)
-            if 'error' in answer:
-                raise RuntimeError(f"{name}: {answer['error']['desc']}")
-            if 'return' in answer:
-                return answer['return']
+            answer = self._receive(f'no answer for {_LIMIT} s')
+            if 'event' not in answer:
+                return answer
+
+
+class Domain(Monitor):
+    """QMP of a domain of libvirt, which has the socket."""
+
+    def __init__(self, domain: str):
+        self.name = domain
+
+    def _ask(self, request: dict, descriptor: int | None) -> dict:
+        passed = [] if descriptor is None else ['--pass-fds', str(descriptor)]
+        try:
+            run = subprocess.run(
+                ['virsh', 'qemu-monitor-command', '--domain', self.name, *passed,
+                 json.dumps(request)], check=False, stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=_LIMIT,
+                pass_fds=[] if descriptor is None else [descriptor])
+        except subprocess.TimeoutExpired as error:
+            raise RuntimeError(f'{self.name}: no answer for {_LIMIT} s') from error
+        except OSError as error:
+            raise RuntimeError(f'virsh: {error.strerror}') from error
+        if run.returncode:
+            text = run.stderr.decode('utf-8', 'replace').strip()
+            raise RuntimeError(f'{self.name}: virsh: {text.removeprefix("error: ")}')
+        return _parse(self.name, run.stdout)
+
+
+def _parse(name: str, text: bytes) -> dict:
+    """A message of QEMU."""
+    try:
+        message = json.loads(text)
+    except ValueError:
+        message = None
+    if not isinstance(message, dict):
+        raise RuntimeError(f'{name}: this is not an answer of QEMU')
+    return message
 
 
 class Memory:
     """Guest RAM, but for what is withheld from the guest: to touch a bad page
-    would end QEMU. withheld: (base, size)"""
+    would end QEMU. A context manager; withheld: (base, size)"""
 
-    def __init__(self, qmp, withheld):
-        self.qmp = qmp
+    def __init__(self, monitor: Monitor, withheld: set[tuple[int, int]]):
+        self.monitor = monitor
         self.withheld = sorted(withheld)
         self.end = tables.RAM_BASE + \
-            qmp.cmd('query-memory-size-summary')['base-memory']
+            monitor.command('query-memory-size-summary')['base-memory']
 
-    def read(self, address, length):
+    def __enter__(self) -> Memory:
+        # Anybody can open it again, which QEMU does by a name in /proc; its name is
+        # nowhere else.
+        self.file = os.memfd_create('egm-report')
+        try:
+            self.theirs = self.monitor.command('add-fd', self.file)
+        except BaseException:
+            os.close(self.file)
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        os.close(self.file)
+        with contextlib.suppress(RuntimeError):
+            self.monitor.command('remove-fd', **{'fdset-id': self.theirs['fdset-id']})
+
+    def read(self, address: int, length: int) -> bytes:
         """Bytes at a guest-physical address."""
         end = address + length
         if address < tables.RAM_BASE or end > self.end:
@@ -58,19 +161,21 @@ class Memory:
         if any(base < end and address < base + size
                for base, size in self.withheld):
             raise ValueError(f'{address:#x} is withheld from the guest')
-        with tempfile.TemporaryDirectory(prefix='egm-report-') as directory:
-            file = pathlib.Path(directory) / 'memory'
-            self.qmp.cmd('pmemsave', val=address, size=length, filename=str(file))
-            return file.read_bytes()
+        self.monitor.command('pmemsave', val=address, size=length,
+                             filename=f'/proc/self/fd/{self.theirs["fd"]}')
+        data = os.pread(self.file, length, 0)
+        if len(data) != length:
+            raise RuntimeError(f'{self.monitor.name}: QEMU did not write guest memory')
+        return data
 
-    def first_node(self):
+    def first_node(self) -> dict[str, str]:
         """Its sizes in MiB, as text: of RAM, and of what is plugged of it; empty
         on a VM without NUMA nodes."""
-        numa = self.qmp.cmd('human-monitor-command',
-                            **{'command-line': 'info numa'})
+        numa = self.monitor.command('human-monitor-command',
+                                    **{'command-line': 'info numa'})
         return dict(re.findall(r'^node 0 (size|plugged): (\d+) MB', numa, re.M))
 
-    def first_piece(self):
+    def first_piece(self) -> int:
         """The end of the RAM that UEFI starts with: up to the end of the first
         node, or what is withheld of it."""
         sizes = self.first_node()
@@ -81,33 +186,47 @@ class Memory:
         return min([end, *(base for base, _ in self.withheld)])
 
 
-def read_tables(memory, rsdp=None):
-    """The ACPI tables that the RSDP leads to; without one, those of UEFI."""
-    found = tables.read(memory.read, rsdp) if rsdp else _read_tables_of_uefi(memory)
+def _read_end(memory: Memory) -> tuple[int, bytes]:
+    """UEFI keeps its tables at the end of the RAM that it starts with, so no more than
+    that is looked at: its address, and what is there."""
+    end = memory.first_piece()
+    start = max(tables.RAM_BASE, end - 64 * MIB)
+    return start, memory.read(start, end - start)
+
+
+def _read_tables_of_uefi(memory: Memory, start: int, data: bytes) -> tables.Tables:
+    """The tables of the first RSDP that leads to some."""
+    for offset in tables.find(data):
+        with contextlib.suppress(ValueError):
+            return tables.read(memory.read, start + offset)
+    raise RuntimeError(
+        f'there is no ACPI RSDP in {start:#x}-{start + len(data) - 1:#x}, where UEFI puts '
+        'it: the firmware has not come that far, or is another one; in a Linux '
+        'guest, /sys/firmware/efi/systab has the address for --rsdp')
+
+
+def read_tables(memory: Memory, rsdp: int | None = None) -> \
+        tuple[tables.Tables, bool | None]:
+    """The ACPI tables that the RSDP leads to, without one, those of UEFI; and whether
+    SMBIOS says that this is a VM, None: it is not found."""
+    start, data = 0, b''
+    try:
+        start, data = _read_end(memory)
+    except ValueError:
+        if rsdp is None:
+            raise
+    found = tables.read(memory.read, rsdp) if rsdp is not None else \
+        _read_tables_of_uefi(memory, start, data)
     # Firmware installs one table after the other, while the VM runs.
     if 'SRAT' not in found and memory.first_node():
         raise RuntimeError('the VM has NUMA nodes and its ACPI tables have no SRAT: '
                            'the firmware has not come that far, or is another one')
-    return found
+    return found, smbios.find_in_memory(data, memory.read)
 
 
-def _read_tables_of_uefi(memory):
-    """UEFI keeps them at the end of the RAM that it starts with, so no more than
-    that is looked at."""
-    end = memory.first_piece()
-    start = max(tables.RAM_BASE, end - 64 * MIB)
-    for offset in tables.find(memory.read(start, end - start)):
-        with contextlib.suppress(ValueError):
-            return tables.read(memory.read, start + offset)
-    raise RuntimeError(
-        f'there is no ACPI RSDP in {start:#x}-{end - 1:#x}, where UEFI puts it: '
-        'the firmware has not come that far, or is another one; in a Linux '
-        'guest, /sys/firmware/efi/systab tells the address for --rsdp')
-
-
-def plugged(qmp):
+def plugged(monitor: Monitor) -> Iterator[tuple[str, int, int, int | None]]:
     """RAM that was plugged, at start or later: (name, base, size, node)."""
-    for device in qmp.cmd('query-memory-devices'):
+    for device in monitor.command('query-memory-devices'):
         data = device['data']
         yield (f"{device['type']} {data.get('id', '')}".strip(),
                data.get('addr', data.get('memaddr', 0)), data.get('size', 0),

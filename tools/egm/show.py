@@ -1,10 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A report, as lines of text."""
+"""A report, for people and for programs."""
 
-from .format import size_text, table
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from .finding import NOTE, PROBLEM, UNREAD, Finding
+from .format import printable, size_text, table
+from .report import Gpu, Report
+from .srat import Affinity
+
+_USABLE = {True: 'yes', False: 'no', None: '?'}
+Hole = tuple[int, int]      # base, size
 
 
-def _row(gpu):
+def _row(report: Report, gpu: Gpu) -> tuple[str, ...]:
     """A line of the table of GPUs."""
     where, size, node, entry = '-', '-', '-', 'none'
     if gpu.base is not None and gpu.size:
@@ -18,22 +29,31 @@ def _row(gpu):
     name = gpu.function.name if gpu.function else ''
     address = gpu.function.address if gpu.function else '-'
     return (name or '-', gpu.path or '-', address, where, size, node, entry,
-            'no' if gpu.problems else 'yes')
+            _USABLE[report.usable(gpu)])
 
 
-def memory_map(report, backing=None, holes=()):
+def _short_label(gpu: Gpu) -> str:
+    """The name of a GPU, without its address."""
+    return gpu.function.name if gpu.function and gpu.function.name else gpu.label
+
+
+def _affinities(report: Report) -> list[Affinity]:
+    """Those of RAM, by address."""
+    return sorted((a for a in report.affinities if a.enabled and a.size),
+                  key=lambda a: a.base)
+
+
+def memory_map(report: Report, backing: Mapping[int, str] | None = None,
+               holes: Sequence[Hole] = ()) -> list[str]:
     """Lines that show guest-physical memory.
 
     backing: what the memory of a domain is on the host, by domain
-    holes: (base, size) that the guest is not told to be RAM
+    holes: what the guest does not get
     """
     lines = []
-    for affinity in sorted(report.affinities, key=lambda a: a.base):
-        if not affinity.enabled or not affinity.size:
-            continue
+    for affinity in _affinities(report):
         last = affinity.end - 1
-        gpus = [g.function.name or g.label if g.function else g.label
-                for g in report.gpus if g.pxm == affinity.pxm]
+        gpus = [_short_label(g) for g in report.gpus if g.pxm == affinity.pxm]
         text = (f'{affinity.base:#014x}-{last:#014x}  '
                 f'{size_text(affinity.size):>8}  node {affinity.pxm}')
         if gpus:
@@ -48,19 +68,54 @@ def memory_map(report, backing=None, holes=()):
     return lines
 
 
-def lines(report, backing=None, holes=()):
+def _findings(report: Report) -> list[Finding]:
+    """Those of all GPUs, with their names, and the others."""
+    return [*(dataclasses.replace(f, text=f'{gpu.label}: {f.text}')
+              for gpu in report.gpus for f in gpu.findings), *report.findings]
+
+
+def lines(report: Report, backing: Mapping[int, str] | None = None,
+          holes: Sequence[Hole] = ()) -> list[str]:
     """The whole report."""
-    text = []
+    parts = []
     if report.gpus:
-        text += table([('GPU', 'ACPI path', 'PCI address', 'EGM range', 'size',
-                        'node', 'SRAT', 'usable'),
-                       *(_row(g) for g in report.gpus)])
+        parts.append(table([('GPU', 'ACPI path', 'PCI address', 'EGM range', 'size',
+                             'node', 'SRAT', 'usable'),
+                            *(_row(report, g) for g in report.gpus)]))
     picture = memory_map(report, backing, holes)
     if picture:
-        text += ['', 'Guest-physical memory:', *('  ' + p for p in picture)]
-    findings = [*(f'problem: {g.label}: {p}' for g in report.gpus
-                  for p in g.problems),
-                *(f'problem: {p}' for p in report.problems),
-                *(f'note: {g.label}: {n}' for g in report.gpus for n in g.notes),
-                *(f'note: {n}' for n in report.notes)]
-    return text + ['', *findings] if findings else text
+        parts.append(['Guest-physical memory:', *('  ' + p for p in picture)])
+    found = _findings(report)
+    parts.append([f'{word}: {f.text}' for level, word in (
+        (PROBLEM, 'problem'), (UNREAD, 'unread'), (NOTE, 'note'))
+                  for f in found if f.level == level])
+    text = []
+    for part in filter(None, parts):
+        text += ([''] if text else []) + part
+    # Names come from the guest.
+    return [printable(line) for line in text]
+
+
+def _gpu_data(report: Report, gpu: Gpu) -> dict:
+    """For JSON; null: there is none."""
+    function = gpu.function
+    return {'name': function.name if function and function.name else None,
+            'acpi-path': gpu.path or None,
+            'pci-address': function.address if function else None,
+            'base': gpu.base, 'size': gpu.size, 'proximity-domain': gpu.pxm,
+            'srat-entry': gpu.affinity.index if gpu.affinity else None,
+            'usable': report.usable(gpu),
+            'findings': [f.as_dict() for f in gpu.findings]}
+
+
+def data(report: Report, backing: Mapping[int, str] | None = None,
+         holes: Sequence[Hole] = ()) -> dict:
+    """For JSON. Sizes and addresses are bytes; usable: null if it cannot be told."""
+    return {'usable': report.good,
+            'gpus': [_gpu_data(report, gpu) for gpu in report.gpus],
+            'memory': [{
+                'base': a.base, 'size': a.size, 'proximity-domain': a.pxm,
+                'device': (backing or {}).get(a.pxm),
+                'holes': [{'base': base, 'size': size} for base, size in holes
+                          if a.base <= base < a.end]} for a in _affinities(report)],
+            'findings': [f.as_dict() for f in report.findings]}

@@ -1,11 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Read SRAT, the table of proximity domains (ACPI 6.5, 5.2.16)."""
 
+from __future__ import annotations
+
 import dataclasses
 import struct
+from collections.abc import Iterator
 
 _MEMORY, _GICC, _INITIATOR = 1, 3, 5
 _ENABLED, _HOT_PLUGGABLE = 1, 2
+# Of each kind that is read, the least length
+_LENGTHS = {_MEMORY: 40, _GICC: 18, _INITIATOR: 32}
+_ENTRIES = 48           # where they begin
+# QEMU writes fewer: one for each CPU, range of memory and initiator.
+_MOST = 4096
 
 
 @dataclasses.dataclass
@@ -19,7 +27,7 @@ class Affinity:
     hot_pluggable: bool = False     # where RAM can come, not where it is
 
     @property
-    def end(self):
+    def end(self) -> int:
         """The address after the last one."""
         return self.base + self.size
 
@@ -35,13 +43,16 @@ class Initiator:
 
 @dataclasses.dataclass
 class Srat:
-    """What an SRAT says."""
-    affinities: list
-    initiators: list
-    domains: set        # those that get a node
+    """The content of an SRAT."""
+    affinities: list[Affinity] = dataclasses.field(default_factory=list)
+    initiators: list[Initiator] = dataclasses.field(default_factory=list)
+    processors: list[int] = dataclasses.field(default_factory=list)   # their domains
+    domains: set[int] = dataclasses.field(default_factory=set)  # those with a node
+    damage: str = ''    # why not all of it could be read
 
 
-def _initiator(index, entry):
+def _read_initiator(index: int, entry: bytes) -> Initiator:
+    """One of a PCI function has its address."""
     kind, pxm, handle, flags = struct.unpack_from('<BI16sI', entry, 3)
     address = ''
     if kind == 1:       # PCI
@@ -50,33 +61,39 @@ def _initiator(index, entry):
     return Initiator(index, pxm, bool(flags & _ENABLED), address)
 
 
-def _entries(table):
-    """(kind, bytes) of each whole entry."""
-    at = 48
-    while at + 2 <= len(table):
-        kind, length = table[at], table[at + 1]
-        if length < 2 or at + length > len(table):
+def _split(srat: Srat, table: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Index, kind, and bytes of each entry; ends at one that is damaged."""
+    at, index = _ENTRIES, 0
+    while at < len(table):
+        kind, length = table[at], table[at + 1] if at + 1 < len(table) else 0
+        if length < 2 or at + length > len(table) or length < _LENGTHS.get(kind, 2):
+            srat.damage = f'entry #{index}, at offset {at:#x}, has a wrong length'
             return
-        yield kind, table[at:at + length]
-        at += length
+        if index == _MOST:
+            srat.damage = f'there are more than {_MOST} entries'
+            return
+        yield index, kind, table[at:at + length]
+        at, index = at + length, index + 1
 
 
-def read(table):
-    """The SRAT; an empty one of None."""
-    srat = Srat([], [], set())
-    for index, (kind, entry) in enumerate(_entries(table or b'')):
+def read(table: bytes | None) -> Srat:
+    """The content of an SRAT; nothing if there is none."""
+    srat = Srat()
+    for index, kind, entry in _split(srat, table or b''):
         pxm, enabled = None, False
-        if kind == _MEMORY and len(entry) >= 40:
+        if kind == _MEMORY:
             pxm, base, size, flags = struct.unpack_from('<I2xQQ4xI', entry, 2)
             enabled = bool(flags & _ENABLED)
             srat.affinities.append(Affinity(index, base, size, pxm, enabled,
                                             bool(flags & _HOT_PLUGGABLE)))
-        elif kind == _INITIATOR and len(entry) >= 32:
-            srat.initiators.append(_initiator(index, entry))
+        elif kind == _INITIATOR:
+            srat.initiators.append(_read_initiator(index, entry))
             pxm, enabled = srat.initiators[-1].pxm, srat.initiators[-1].enabled
-        elif kind == _GICC and len(entry) >= 18:
+        elif kind == _GICC:
             pxm, flags = struct.unpack_from('<I4xI', entry, 2)
             enabled = bool(flags & _ENABLED)
+            if enabled and pxm not in srat.domains:
+                srat.processors.append(pxm)
         if enabled:
             srat.domains.add(pxm)
     return srat

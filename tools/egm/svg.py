@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A picture of a VM: sockets, regions, nodes, bridges, GPUs."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from xml.sax.saxutils import escape
 
 from .format import number_list, size_text
+from .plan import Socket, Vm
 
 _RAM_BASE = 0x40000000          # of the virt machine
 _STYLE = '''
@@ -34,7 +38,8 @@ _TITLE, _MEMORY, _GPU, _BRIDGE = 34, 76, 76, 52     # heights
 _STEP = 40                      # between two layers
 
 
-def _box(kind, x, y, width, height, *rows):
+def _box(kind: str, x: int, y: int, width: int, height: int,
+         *rows: tuple[str, str]) -> Iterator[str]:
     """A rectangle with lines of text: (class, text)."""
     yield (f'<rect class="{kind}" x="{x}" y="{y}" width="{width}" '
            f'height="{height}"/>')
@@ -43,14 +48,12 @@ def _box(kind, x, y, width, height, *rows):
                f'{escape(text)}</text>')
 
 
-def _nodes(nodes):
-    """Of the initiators of a GPU."""
-    if not nodes:
-        return 'no initiators'
+def _memory_text(nodes: list[int]) -> str:
+    """The nodes of a GPU's initiators."""
     return f'own memory: node{"s" * (len(nodes) > 1)} {number_list(nodes)}'
 
 
-def _socket(socket, base, x, width):
+def _draw_socket(socket: Socket, base: int, x: int, width: int) -> Iterator[str]:
     """The elements of a socket, at its place."""
     host = f', host node {socket.region.node}' if socket.region.node >= 0 else ''
     memory = _TITLE
@@ -64,7 +67,7 @@ def _socket(socket, base, x, width):
         'memory', inside, memory, wide, _MEMORY,
         ('', f'{socket.region.name}: {size_text(socket.size)}'
          f' = RAM of guest node {socket.node}'),
-        ('small mono', f'{base:#x}–{base + socket.size - 1:#x}'),
+        ('small mono', f'{base:#x}-{base + socket.size - 1:#x}'),
         ('small', f'vCPU {number_list(socket.cpus)}'))
     for i, gpu in enumerate(socket.gpus):
         left = inside + i * (_GPU_WIDTH + _GAP)
@@ -79,20 +82,21 @@ def _socket(socket, base, x, width):
         yield from _box(
             'gpu', left, gpus, _GPU_WIDTH, _GPU,
             ('', gpu.name), ('small mono', gpu.host.address),
-            ('small', _nodes(gpu.initiators)))
+            ('small', _memory_text(gpu.initiators)))
     yield from _box(
         'bridge', inside, bridge, wide, _BRIDGE,
         ('', f'{socket.bridge}: PCI host bridge of node {socket.node}'),
         ('small', f'bus {socket.bus:#x}'))
 
 
-def picture(vm):
-    """An SVG document that is legible on light and on dark ground."""
-    body, x, base = [], 0, _RAM_BASE
+def picture(vm: Vm) -> str:
+    """An SVG document of ASCII that is legible on light and on dark ground."""
+    body: list[str] = []
+    x, base = 0, _RAM_BASE
     for socket in vm.sockets:
         count = max(len(socket.gpus), 2)
         width = count * _GPU_WIDTH + (count - 1) * _GAP + 2 * _PAD
-        body += _socket(socket, base, x, width)
+        body += _draw_socket(socket, base, x, width)
         x, base = x + width + _GAP, base + socket.size
     width = x - _GAP
     height = _TITLE + _MEMORY + _GPU + _BRIDGE + 2 * _STEP + _PAD

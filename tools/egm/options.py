@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Names, files and numbers that the user gives to a VM, checked as what they are."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import stat
+import uuid
+from collections.abc import Iterator
+
+from .hostinfo import Host
+from .plan import Vm
+
+# The namespace of the UUIDs of VMs
+_NAMESPACE = uuid.UUID('6f0d3a0e-6f7a-5a39-9c35-0a4f7b1f2c55')
+# sun_path of a UNIX socket, without the byte that ends it
+_SOCKET_LENGTH = 107
+
+
+@dataclasses.dataclass
+class Disk:
+    """The disk that a VM boots from."""
+    path: str           # absolute
+    block: bool         # a block device, not a file
+    format: str         # qcow2 or raw
+
+
+@dataclasses.dataclass
+class Settings:
+    """What a VM has besides its sockets."""
+    name: str
+    accel: str = 'kvm'              # or tcg
+    iommufd: bool = True            # else type1
+    disk: Disk | None = None
+    net: str = 'user'               # or none, or a bridge
+    uuid: str = ''                  # empty: QEMU's default
+    mac: str = ''                   # of its NIC; empty: QEMU's default
+    qmp: str = ''                   # path of its QMP socket; empty: none
+    stand_in: str = ''              # a -device in the place of the GPUs, for tests
+
+
+def default_name(vm: Vm) -> str:
+    """The regions, each of which belongs to one VM: egm4-egm5."""
+    return '-'.join(socket.region.name for socket in vm.sockets)
+
+
+def default_qmp(name: str) -> str:
+    """Where the QMP socket of a VM is; empty if there is no good place."""
+    directory = '/run' if os.geteuid() == 0 else os.environ.get(
+        'XDG_RUNTIME_DIR', f'/run/user/{os.geteuid()}')
+    path = os.path.join(directory, re.sub(r'[^\w.+-]', '_', name, flags=re.A) + '.qmp')
+    return path if os.path.isdir(directory) and \
+        len(os.fsencode(path)) <= _SOCKET_LENGTH else ''
+
+
+def identity(host: Host, name: str) -> tuple[str, str]:
+    """UUID and MAC address: always the same for a VM, and others on each host."""
+    own = uuid.uuid5(_NAMESPACE, f'{host.machine_id or os.uname().nodename} {name}')
+    return str(own), '52:54:00:' + ':'.join(f'{byte:02x}' for byte in own.bytes[-3:])
+
+
+def check_text(option: str, text: str) -> Iterator[str]:
+    """What neither XML nor a shell's line can hold."""
+    if not text:
+        yield f'{option} is empty'
+    elif not text.isprintable():
+        yield f'{option} {text!r} has characters that cannot be printed'
+
+
+def check_name(name: str) -> Iterator[str]:
+    """What libvirt takes, and QEMU's -name."""
+    yield from check_text('--name', name)
+    if '/' in name or (name and not name.strip()):
+        yield f'--name {name!r}: a name has no slash, and not only spaces'
+
+
+def check_net(host: Host, net: str) -> Iterator[str]:
+    """A bridge has to be there."""
+    if net in ('user', 'none'):
+        return
+    place = host.path('/sys/class/net')
+    names = sorted(os.listdir(place)) if os.path.isdir(place) else []
+    bridges = [n for n in names if os.path.isdir(f'{place}/{n}/bridge')]
+    if net not in bridges:
+        yield (f'--net {net!r} is not user, none or a bridge of this host; there '
+               f'{"are" if len(bridges) > 1 else "is"} '
+               f'{", ".join(bridges) or "no bridge"}')
+
+
+def check_qmp(path: str) -> Iterator[str]:
+    """Where QEMU can make a socket."""
+    if path == 'none':
+        return
+    yield from check_text('--qmp', path)
+    directory = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(directory):
+        yield f'--qmp {path}: {directory} is not a directory'
+    elif len(os.fsencode(os.path.abspath(path))) > _SOCKET_LENGTH:
+        yield f'--qmp {path} is longer than {_SOCKET_LENGTH} bytes'
+
+
+def read_disk(path: str) -> tuple[Disk | None, list[str]]:
+    """A disk, and what is wrong with it. Only files and block devices are opened."""
+    reasons = list(check_text('--disk', path))
+    if reasons:
+        return None, reasons
+    where = os.path.abspath(path)
+    try:
+        mode = os.stat(where).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+            return None, [f'--disk {path} is not a file or a block device']
+        with open(where, 'rb') as file:
+            kind = 'qcow2' if file.read(4) == b'QFI\xfb' else 'raw'
+    except FileNotFoundError:
+        return None, [f'--disk {path} does not exist']
+    except OSError as error:
+        return None, [f'--disk {path} cannot be read, so its format is not known: '
+                      f'{error.strerror}']
+    return Disk(where, stat.S_ISBLK(mode), kind), []
