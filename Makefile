@@ -7,7 +7,7 @@ BUILD ?= build$(if $(BASE),-$(BASE))
 
 targets = demo check check-full check-guest-64k check-dist check-docs series check-series \
 	check-series-full check-series-objects
-.PHONY: all arm64 install dist clean check-asan check-fresh libvirt check-libvirt \
+.PHONY: all arm64 install dist clean fuzz check-asan check-fresh libvirt check-libvirt \
 	check-libvirt-asan series-libvirt check-series-libvirt \
 	check-series-libvirt-apply $(targets)
 
@@ -31,6 +31,10 @@ check-asan: $(BUILD)-asan/build.ninja
 # As a newcomer, on a machine that has nothing: make check-fresh SUITE=trixie
 check-fresh:
 	@scripts/check-fresh $(SUITE)
+
+# Damaged ACPI tables for egm-report, damaged hosts for egm-vm: 10000 of each
+fuzz:
+	@tests/project/fuzz.py
 
 options = $(if $(BASE),--base=$(BASE))
 

@@ -20,7 +20,8 @@ import unittest
 TOP = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(TOP / 'tests'), str(TOP / 'tools')]
 # pylint: disable=wrong-import-position
-from egm import aml, guestinfo, report, show, smbios, tables  # noqa: E402
+from egm import (aml, guestinfo, report, running, show, smbios,  # noqa: E402
+                 tables)
 from egm.srat import Affinity  # noqa: E402
 from egmtest import machine, standin, tap  # noqa: E402
 from acpi_made import (HOT, affinity, checked, initiator, processor,  # noqa: E402
@@ -773,6 +774,8 @@ class Command(unittest.TestCase):
                 ((b'SSH-2.0\n',), 'this is not an answer of QEMU'),
                 ((b'[1]\n',), 'this is not an answer of QEMU'),
                 ((greeting, b''), 'QEMU closed the connection'),
+                ((greeting, b'{"return": {}}\n{"return": [{}]}\n'),
+                 "unknown answer of QEMU: KeyError('withheld')"),
                 ((greeting, b'{"event": "X"}\n{"error": {"desc": "no"}}\n'),
                  'qmp_capabilities: no')):
             path = self.serve(*messages)
@@ -852,7 +855,8 @@ class Command(unittest.TestCase):
             with self.vm(zero, path, nodes) as vm:
                 status, text = self.run_it('--qmp', path)
                 self.assertEqual(status, 2, text)
-                self.assertIn('the firmware has not come that far', text)
+                self.assertTrue(text.startswith(f'error: {path}: there is no ACPI RSDP'),
+                                text)
                 vm.cmd('cont')
                 text = vm.wait('tables of UEFI', lambda: (
                     lambda answer: answer[1] if answer[0] < 2 else None)(
@@ -882,12 +886,17 @@ class Command(unittest.TestCase):
         self.assertEqual(self.run_it('--libvirt', 'guest', '--json', env=environment),
                          direct)
         self.assertEqual(direct[0], 0, direct)
+        # UEFI's SMBIOS says that this is a VM.
+        monitor = running.Socket(path)
+        with monitor.socket, running.Memory(monitor, set()) as memory:
+            self.assertIs(running.read_tables(memory)[1], True)
         status, text = self.run_it('--libvirt', 'other', env=environment)
         self.assertEqual((status, text), (2, 'error: other: virsh: no such domain\n'))
         status, text = self.run_it('--libvirt', 'guest', env={
             **os.environ, 'PATH': '/usr/bin' if not shutil.which('virsh', path='/usr/bin')
             else '/nonexistent'})
-        self.assertEqual((status, text), (2, 'error: virsh: No such file or directory\n'))
+        self.assertEqual((status, text), (
+            2, 'error: guest: virsh: No such file or directory\n'))
 
     @unittest.skipUnless(os.getuid() == 0, 'only root can start a VM of another user')
     def test_other_user(self):
