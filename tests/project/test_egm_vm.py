@@ -22,7 +22,7 @@ import xml.etree.ElementTree as ET
 TOP = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(TOP / 'tests'), str(TOP / 'tools')]
 # pylint: disable=wrong-import-position
-from egm import (cmdline, domain, emulator, findings, hostinfo, hostview,  # noqa: E402
+from egm import (checks, cmdline, domain, emulator, hostinfo, hostview,  # noqa: E402
                  options, plan)
 from egmtest import grace, machine, tap  # noqa: E402
 import acpi_made  # noqa: E402
@@ -80,7 +80,7 @@ class Case(unittest.TestCase):
         """What is found on this host, whatever the KVM of this machine does."""
         machine_ = hostinfo.read(str(self.root))
         with unittest.mock.patch('fcntl.ioctl', return_value=1):
-            return machine_, findings.find(machine_, emulator.Emulator(
+            return machine_, checks.find(machine_, emulator.Emulator(
                 str(QEMU), **keywords))
 
     def found(self, *expected):
@@ -454,7 +454,7 @@ class Findings(Case):
         machine_ = hostinfo.read(str(self.root))
         for answer, level in ((0, 'note'), (1, 'pass'), (OSError(25, ''), None)):
             with unittest.mock.patch('fcntl.ioctl', side_effect=[answer]) as ioctl:
-                found = findings.find(machine_, emulator.Emulator(str(QEMU)))
+                found = checks.find(machine_, emulator.Emulator(str(QEMU)))
             self.assertEqual(ioctl.call_args[0][1:], (0xae03, 243))
             self.assertEqual([f.level for f in found if f.id == 'kvm-maps-egm'],
                              [level] if level else [])
@@ -568,7 +568,7 @@ class Findings(Case):
                               (other, 'does not have the 64 MiB of the flash')):
             self.refused(message, args=('qemu', '--firmware', path))
         self.refused('--firmware is empty', args=('qemu', '--firmware', ''))
-        found = findings.find(hostinfo.read(str(self.root)),
+        found = checks.find(hostinfo.read(str(self.root)),
                               emulator.Emulator(str(other), ''))
         self.assertEqual([f.level for f in found[-2:]], ['problem'] * 2, found)
 
@@ -1070,7 +1070,7 @@ def json_of_page(name):
 
 def known_checks():
     """The ids in the source: there is one list."""
-    text = (TOP / 'tools/egm/findings.py').read_text()
+    text = (TOP / 'tools/egm/checks.py').read_text()
     return set(re.findall(r"Finding\(\s*'([a-z-]+)'", text)) | set(
         re.findall(r"_check_access\(host, '([a-z-]+)'", text))
 

@@ -292,7 +292,7 @@ def _distances(host: hostinfo.Host, sockets: list[Socket]) -> dict:
 def make(host: hostinfo.Host, gpus: str = 'all', memory: str = 'all',
          cpus: int | None = None, initiators: int = 8,
          socket: int | None = None) -> Vm:
-    """A VM, or Refused. Whether the host is fit for it, findings.py knows.
+    """A VM, or Refused. Whether the host is fit for it, checks.py knows.
 
     gpus: 'all', 'free', or PCI addresses with commas between
     memory: of each socket: 'all', or a size

@@ -382,7 +382,7 @@ def _check_memory_domains(table: Srat, slit: Slit) -> Iterator[Finding]:
             return
 
 
-def _check_gpus(gpus: list[Gpu]) -> Iterator[Finding]:
+def _check_all_gpus(gpus: list[Gpu]) -> Iterator[Finding]:
     """What GPUs have in common."""
     if not gpus:
         yield Finding('gpus', PROBLEM, 'no Device has EGM properties')
@@ -425,7 +425,7 @@ def analyse(tables: Tables, functions: list[Function] | None = None,
             _check_ram(gpu, table.affinities, plugged)
             _check_alignment(gpu, table.affinities)
         _check_initiators(gpu, table)
-    found = [*_check_tables(tables, devices, notes, table, slit), *_check_gpus(gpus),
+    found = [*_check_tables(tables, devices, notes, table, slit), *_check_all_gpus(gpus),
              *_check_nodes(table, nodes), *_check_memory_domains(table, slit)]
     if virtual is False:
         found.append(Finding('smbios', PROBLEM, 'SMBIOS does not say that this is a VM '

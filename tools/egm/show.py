@@ -96,7 +96,7 @@ def lines(report: Report, backing: Mapping[int, str] | None = None,
     return [printable(line) for line in text]
 
 
-def _gpu_data(report: Report, gpu: Gpu) -> dict:
+def _describe_gpu(report: Report, gpu: Gpu) -> dict:
     """For JSON; null: there is none."""
     function = gpu.function
     return {'name': function.name if function and function.name else None,
@@ -112,7 +112,7 @@ def data(report: Report, backing: Mapping[int, str] | None = None,
          holes: Sequence[Hole] = ()) -> dict:
     """For JSON. Sizes and addresses are bytes; usable: null if it cannot be told."""
     return {'usable': report.good,
-            'gpus': [_gpu_data(report, gpu) for gpu in report.gpus],
+            'gpus': [_describe_gpu(report, gpu) for gpu in report.gpus],
             'memory': [{
                 'base': a.base, 'size': a.size, 'proximity-domain': a.pxm,
                 'device': (backing or {}).get(a.pxm),
