@@ -351,6 +351,12 @@ class Diagnoses(unittest.TestCase):
             'on /dev/egm4',
             '  0x000040010000-0x00004001ffff  64 KiB  withheld'])
 
+    def test_no_gpu(self):
+        """There is no empty table."""
+        lines = show.lines(report.analyse({'SRAT': [MEMORY]}))
+        self.assertEqual(lines[0], 'Guest-physical memory:')
+        self.assertIn('problem: no Device has EGM properties', lines)
+
     def test_types(self):
         """Names of the wrong type are as if they were not there."""
         for old, new, message in (
