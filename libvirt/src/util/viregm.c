@@ -179,8 +179,8 @@ virEGMGetRegion(const char *path)
  * @size: how much of it, in bytes
  *
  * Checks that the region exists, is of the socket of @gpu, and has @size bytes.
- * What the host does not tell about the region is left to the hypervisor, as is
- * a file that is no region at all.
+ * Facts that the host does not report about the region are left to the
+ * hypervisor to check, as are files that are not a region.
  *
  * Returns 0 on success, -1 on error (with an error reported).
  */
