@@ -57,7 +57,7 @@ diff_paths() { sed -n 's,^diff --git a/.* b/\(.*\)$,\1,p' "$@"; }
 
 # mail_id FILE: a number for its message and its changes, wherever these are
 mail_id() {
-    { sed '1,3d; /^diff --git /Q' "$1"; git patch-id --stable < "$1" | cut -d ' ' -f 1; } |
+    { sed '1,3d; /^diff --git /Q' "$1"; git patch-id --verbatim < "$1" | cut -d ' ' -f 1; } |
         sha1sum | cut -c 1-12
 }
 
@@ -72,12 +72,13 @@ tree_of() {
         grep . || die "$1 is not configured" "run make"
 }
 
-# in_tree GIT-ARGUMENT...: git in $tree, as the author of all patches, at a fixed date,
-# so that the same content gives the same commit
+# in_tree GIT-ARGUMENT...: git in $tree, as the author of all patches, at a fixed date, and
+# without the user's configuration, so that the same content gives the same commits and mails
 in_tree() {
+    GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_SYSTEM=/dev/null \
     GIT_AUTHOR_NAME=$author GIT_AUTHOR_EMAIL= GIT_AUTHOR_DATE='1970-01-01T00:00:00Z' \
     GIT_COMMITTER_NAME=$author GIT_COMMITTER_EMAIL= GIT_COMMITTER_DATE='1970-01-01T00:00:00Z' \
-        git -C "$tree" -c gc.auto=0 -c core.autocrlf=false -c advice.detachedHead=false "$@"
+        git -C "$tree" -c safe.directory='*' -c gc.auto=0 -c core.autocrlf=false -c advice.detachedHead=false "$@"
 }
 author=acpi-egm-memory
 
@@ -99,4 +100,4 @@ scratch_clone() {
 }
 
 # lock: one at a time in this checkout
-lock() { exec 8< "$top"; flock 8; }
+lock() { exec 8< "$top"; flock -n 8 || { say "waiting for another run" >&2; flock 8; }; }

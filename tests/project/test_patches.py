@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The tree of a base and the patches, and the way of changes back to patches/."""
 
+import os
 import pathlib
 import re
 import shutil
 import subprocess
 import sys
+from unittest import mock
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / 'tests'))
@@ -154,11 +156,13 @@ class Patches(checkout.Series):
         path.write_text(path.read_text().replace('+int d_patched', '+int d_pulled'))
         self.assert_fails(['scripts/tree', str(self.dir / 'tree')], 'has changes')
         output = self.assert_fails(['scripts/save', 'qemu-9.9.0'], 'has changed since')
-        commands = re.findall(r'(?:git|scripts)[^;\n]*', output)
-        self.assertEqual(len(commands), 6)
+        commands = re.findall(r'(?m)(?:: |^ *)((?:git|scripts).*)', output)
+        self.assertEqual(len(commands), 5)
+        # Edits that were taken over before are no part of it.
+        self.in_tree('branch', 'edits', 'own')
         for command in commands:
             where = self.top if command.startswith('scripts') else self.tree
-            self.succeeds('env', '-C', str(where), *command.split())
+            self.succeeds('env', '-C', str(where), 'sh', '-c', command)
         self.succeeds('scripts/save', 'qemu-9.9.0')
         text = (self.tree / FILE).read_text()
         for name in 'a_patched2', 'b_patched2', 'c_patched', 'd_pulled':
@@ -180,14 +184,57 @@ class Patches(checkout.Series):
         self.in_tree('update-ref', 'refs/egm/saved', old)
         self.succeeds('scripts/tree', str(base))
         self.assertIn('a_edited', (self.tree / FILE).read_text())
-        # While patches were written
-        self.edit('a_edited', 'a_again')
-        self.in_tree('commit', '-qam', 'fixup! hw/arm: a')
-        (self.tree / '.git/egm-saving').write_text('')
+        # While patches were written: one of them is written, the other is not. Another
+        # change of patches/ is not overwritten.
         path = self.top / 'patches' / self.names[0]
-        path.write_text(path.read_text().replace('a_edited', 'a_again'))
+        before = path.read_text()
+        self.edit('a_edited', 'a_again')
+        self.stand_in(install='#!/bin/sh\nkill -KILL $PPID\n')
+        self.assertEqual(self.run_script('scripts/save', 'qemu-9.9.0')[0], -9)
+        (self.dir / 'bin/install').unlink()
+        path.write_text(before.replace('Why a.', 'Why.'))
+        self.assert_fails(['scripts/save', 'qemu-9.9.0'], 'has changed since')
+        path.write_text(before)
         self.succeeds('scripts/save', 'qemu-9.9.0')
+        self.assertIn('a_again', path.read_text())
         self.make()
+
+    def test_meanwhile(self):
+        """An edit while the tree is made anew is not lost."""
+        base = self.base('9.9.0')
+        self.make()
+        path = self.top / 'patches' / self.names[0]
+        path.write_text(path.read_text().replace('+int a_patched', '+int a_pulled'))
+        file = self.tree / FILE
+        self.stand_in(mktemp=f'#!/bin/sh\nsed -i s/b_patched/b_edited/ {file}\n'
+                      'exec /usr/bin/mktemp "$@"\n')
+        self.assert_fails(['scripts/tree', str(base)], 'was changed meanwhile')
+        self.assertIn('b_edited', file.read_text())
+
+    def test_configuration(self):
+        """What the user likes git to do is no part of the patches."""
+        self.base('9.9.0')
+        (self.dir / 'gitconfig').write_text(
+            '[diff]\nnoprefix = true\ncontext = 5\n[format]\nattach = true\nsignOff = true\n'
+            '[commit]\ngpgsign = true\n[user]\nname = me\nemail = me@localhost\n')
+        with mock.patch.dict(os.environ, GIT_CONFIG_GLOBAL=str(self.dir / 'gitconfig')):
+            self.make()
+            self.edit('a_patched', 'a_edited')
+            self.succeeds('scripts/save', 'qemu-9.9.0')
+        text = self.mails()[self.names[0]]
+        self.assertIn('--- a/', text)
+        self.assertNotRegex(text, 'Signed-off-by|multipart')
+
+    def test_message(self):
+        """A message that git am would cut is refused."""
+        self.base('9.9.0')
+        self.make()
+        old = self.mails()
+        for subject, body in ('[x] hw/arm: e', 'Why.'), ('hw/arm: e', 'Why.\n\n---\n\nMore.'):
+            self.in_tree('commit', '-q', '--amend', '-m',
+                         f'{subject}\n\n{body}\n\nPatch: {self.names[4]}')
+            self.assert_fails(['scripts/save', 'qemu-9.9.0'], 'git am would cut the message')
+        self.assertEqual(self.mails(), old)
 
     def test_project(self):
         """Patches for another program, with a submodule that is not git's."""
