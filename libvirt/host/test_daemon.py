@@ -353,9 +353,8 @@ class Daemon(unittest.TestCase):
         self.assertNotIn('egm5', files)
         self.refused(('two', 1), "in use by domain 'one'")
         self.virsh('destroy one')
-        # QEMU may not look for others that have the region: libvirt knows its domains.
-        self.assertRegex(self.host.check('dmesg | grep DENIED'),
-                         r'^.* operation="open" .* name="/proc/" .* requested_mask="r" .*\n$')
+        # QEMU asks for nothing that it may not have.
+        self.assertEqual(self.host.check('dmesg | grep DENIED || :'), '')
         self.assertNotIn(uuid, self.host.check('cat /sys/kernel/security/apparmor/profiles'))
 
     def test_no_namespace(self):

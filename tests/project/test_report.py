@@ -911,12 +911,17 @@ class Command(unittest.TestCase):
         with tempfile.TemporaryDirectory(prefix='egm-report-', dir='/var/tmp') as directory:
             os.chmod(directory, 0o777)
             path = f'{directory}/qmp'
+            # By a descriptor: the other user may not get to the file by its path, nor the
+            # namespace, which has a /tmp of its own.
+            program = os.open(BUILD / 'qemu-system-aarch64', os.O_RDONLY)
+            self.addCleanup(os.close, program)
             with subprocess.Popen(
                     ['unshare', '--mount', 'sh', '-c', 'mount -t tmpfs none /tmp && '
                      'exec setpriv --reuid=nobody --regid=nogroup --clear-groups -- "$@"',
-                     'sh', BUILD / 'qemu-system-aarch64', '-S', '-machine', 'virt', '-m',
+                     'sh', f'/proc/self/fd/{program}', '-S', '-machine', 'virt', '-m',
                      '512M', '-nodefaults', '-display', 'none', '-qmp',
-                     f'unix:{path},server=on,wait=off'], stdout=subprocess.DEVNULL) as vm:
+                     f'unix:{path},server=on,wait=off'], stdout=subprocess.DEVNULL,
+                    pass_fds=[program]) as vm:
                 self.addCleanup(vm.kill)
                 end = time.monotonic() + machine.LIMIT
                 while not os.path.exists(path) and vm.poll() is None and \
