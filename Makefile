@@ -63,7 +63,8 @@ copies = $(wildcard $(shell sed -n 's,^diff --git a/.* b/,,p' patches/$(or $(BAS
 	@touch $@
 
 # libvirt with the patches of libvirt/
-build-libvirt/build.ninja: libvirt/configure $(shell find libvirt/patches -type f)
+build-libvirt/build.ninja: libvirt/configure $(shell find libvirt/patches -type f) \
+		$(shell find libvirt/src libvirt/tests -name '*.[ch]')
 	@libvirt/configure
 	@touch $@
 

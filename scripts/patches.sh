@@ -49,8 +49,12 @@ mails() {
     series_patches | while read -r name; do patch_of "$name"; done
 }
 
-# copies: our own files that $port changes
-copies() { [ ! -e "$port/own-files.patch" ] || diff_paths "$port/own-files.patch"; }
+# copies: our own files that are no links in the tree, as $port changes them, or as the
+# project's checks take regular files only
+copies() {
+    [ ! -e "$port/own-files.patch" ] || diff_paths "$port/own-files.patch"
+    [ -z "${base_copies:-}" ] || series_files | grep -E "$base_copies" || true
+}
 
 # diff_paths FILE...: the files that these patches change
 diff_paths() { sed -n 's,^diff --git a/.* b/\(.*\)$,\1,p' "$@"; }
