@@ -1,12 +1,11 @@
-# What QEMU in the arm64 host of the tests needs, and QEMU that CI tests on another base:
-# machine virt, and the devices of the command lines there, those of our test programs
-# among them. What virt has to have, it brings itself.
+# What QEMU in the arm64 host of the tests needs: machine virt, and the devices of the
+# command lines there, those of our test programs among them. What virt has to have, it
+# brings itself.
 
 CONFIG_ARM_GICV3=y
 CONFIG_ARM_VIRT=y
 CONFIG_CXL=y
 CONFIG_CXL_MEM_DEVICE=y
-CONFIG_EDU=y
 CONFIG_GENERIC_LOADER=y
 CONFIG_IOMMUFD=y
 CONFIG_NVDIMM=y
@@ -19,9 +18,6 @@ CONFIG_USB_EHCI_PCI=y
 CONFIG_USB_HID=y
 CONFIG_VFIO_PCI=y
 CONFIG_VGA_PCI=y
-CONFIG_VIRTIO_BALLOON=y
-CONFIG_VIRTIO_BLK=y
-CONFIG_VIRTIO_IOMMU=y
 CONFIG_VIRTIO_MEM=y
 CONFIG_VIRTIO_NET=y
 CONFIG_VIRTIO_PCI=y
