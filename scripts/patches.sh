@@ -39,7 +39,7 @@ series_files_of() {
                        /^[[:space:]]+[^#[:space:]]/ { if (mine) print $1 }' "$series"
 }
 
-# ours NAME: where a patch, or a file of ours (below the project), is for $port
+# patch_of NAME, file_of NAME: the path of a patch, or of a file of ours, for $port
 patch_of() { if [ -e "$port/$1" ]; then echo "$port/$1"; else echo "$project/patches/$1"; fi; }
 file_of()  { if [ -e "$port/$1" ]; then echo "$port/$1"; else echo "$project/$1"; fi; }
 
