@@ -1,5 +1,5 @@
 /*
- * Ranges of a RAM block that must not be touched
+ * Bad ranges of a RAM block
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -7,110 +7,58 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/atomic.h"
+#include "qemu/range.h"
 #include "qemu/rcu.h"
-#include "system/ramblock.h"
 #include "exec/ramlist.h"
-#include "migration/misc.h"
-#include "system/hostmem.h"
+#include "hw/boards.h"
 #include "system/ram-bad-ranges.h"
+#include "system/ramblock.h"
 #include "system/system.h"
 
-static RamBadRange *range_at(const GArray *ranges, unsigned i)
+static void ram_block_update_bad_ranges(RAMBlock *rb)
 {
-    return &g_array_index(ranges, RamBadRange, i);
-}
+    GList *old = rb->bad_ranges;
+    GList *ranges = rb->read_bad_ranges ? rb->read_bad_ranges(rb->mr) : NULL;
 
-static gint bad_range_compare(gconstpointer a, gconstpointer b)
-{
-    const RamBadRange *x = a, *y = b;
-
-    return x->offset < y->offset ? -1 : x->offset > y->offset;
-}
-
-void ram_bad_ranges_normalize(GArray *ranges, uint64_t end, uint64_t align)
-{
-    unsigned n = 0;
-
-    g_array_sort(ranges, bad_range_compare);
-    for (unsigned i = 0; i < ranges->len; i++) {
-        RamBadRange range = *range_at(ranges, i);
-        RamBadRange *last = n ? range_at(ranges, n - 1) : NULL;
-
-        if (!range.size || range.offset >= end) {
-            continue;
-        }
-        range.size = MIN(range.size, end - range.offset);
-        range.size += range.offset & (align - 1);
-        range.offset = QEMU_ALIGN_DOWN(range.offset, align);
-        range.size = MIN(QEMU_ALIGN_UP(range.size, align), end - range.offset);
-        if (last && range.offset <= last->offset + last->size) {
-            last->size = MAX(last->size,
-                             range.offset + range.size - last->offset);
-        } else {
-            *range_at(ranges, n++) = range;
-        }
+    if (ranges) {
+        /* Other threads only look whether there are any. */
+        qatomic_set(&rb->bad_ranges, ranges);
+        g_list_free_full(old, g_free);
     }
-    g_array_set_size(ranges, n);
-}
-
-bool ram_bad_ranges_equal(const GArray *a, const GArray *b)
-{
-    return a && a->len == b->len &&
-           (!a->len || !memcmp(a->data, b->data, a->len * sizeof(RamBadRange)));
-}
-
-/* What was told once stays, if the device does not tell any more. */
-static bool ram_block_update_bad_ranges(RAMBlock *rb)
-{
-    GArray *old = rb->bad_ranges;
-    g_autoptr(GArray) ranges = rb->read_bad_ranges(rb->fd);
-
-    if (!ranges) {
-        return false;
-    }
-    ram_bad_ranges_normalize(ranges, rb->used_length, 1);
-    if (!ranges->len || ram_bad_ranges_equal(old, ranges)) {
-        return false;
-    }
-    /* Other threads only ask whether there are any. */
-    qatomic_set(&rb->bad_ranges, g_steal_pointer(&ranges));
-    g_clear_pointer(&old, g_array_unref);
-    return true;
 }
 
 bool ram_block_track_bad_ranges(RAMBlock *rb, RamReadBadRanges *read,
                                 Error **errp)
 {
+    MachineClass *mc = MACHINE_GET_CLASS(qdev_get_machine());
+
     rb->read_bad_ranges = read;
     ram_block_update_bad_ranges(rb);
-    return !only_migratable || ram_check_readable(errp);
-}
-
-bool ram_block_tracks_bad_ranges(const RAMBlock *rb)
-{
-    return rb->read_bad_ranges;
-}
-
-const GArray *ram_block_bad_ranges(const RAMBlock *rb)
-{
-    return qatomic_read(&rb->bad_ranges);
+    if (!rb->bad_ranges) {
+        return true;
+    }
+    if (!mc->ram_holes_supported) {
+        error_setg(errp, "the memory has bad ranges, and machine '%s' cannot "
+                   "leave them out of guest RAM", mc->name);
+    } else if (phase_check(PHASE_MACHINE_READY)) {
+        error_setg(errp, "the memory has bad ranges, and they cannot be left "
+                   "out of memory that is added to a running VM");
+    } else if (only_migratable) {
+        error_setg(errp, "the memory has bad ranges, and -only-migratable does "
+                   "not allow them: migration would read them");
+    } else {
+        return true;
+    }
+    return false;
 }
 
 void ram_update_bad_ranges(void)
 {
-    bool changed = false;
     RAMBlock *rb;
-    Error *err = NULL;
 
-    WITH_RCU_READ_LOCK_GUARD() {
-        RAMBLOCK_FOREACH(rb) {
-            if (ram_block_tracks_bad_ranges(rb)) {
-                changed |= ram_block_update_bad_ranges(rb);
-            }
-        }
-    }
-    if (changed && !ram_check_readable(&err)) {
-        migration_abort(err);
+    RCU_READ_LOCK_GUARD();
+    RAMBLOCK_FOREACH(rb) {
+        ram_block_update_bad_ranges(rb);
     }
 }
 
@@ -118,33 +66,46 @@ bool ram_check_readable(Error **errp)
 {
     RAMBlock *rb;
 
+    ram_update_bad_ranges();
     RCU_READ_LOCK_GUARD();
     RAMBLOCK_FOREACH(rb) {
-        if (ram_block_bad_ranges(rb)) {
-            error_setg(errp, "RAM block '%s' has bad pages, which must not be "
-                       "read", rb->idstr[0] ? rb->idstr :
-                       memory_region_name(rb->mr));
+        if (rb->bad_ranges) {
+            error_setg(errp, "RAM block '%s' has bad ranges, which must not be "
+                       "read", memory_region_name(rb->mr));
             return false;
         }
     }
     return true;
 }
 
-void ram_block_foreach_good_range(const RAMBlock *rb, uint64_t offset,
-                                  uint64_t size, RamRangeFn *fn, void *opaque)
+static bool ram_block_has_bad_range(const RAMBlock *rb, hwaddr offset,
+                                    hwaddr size)
 {
-    const GArray *ranges = ram_block_bad_ranges(rb);
-    uint64_t end = offset + size;
+    for (const GList *item = rb->bad_ranges; item; item = item->next) {
+        Range *range = item->data;
 
-    for (unsigned i = 0; ranges && i < ranges->len; i++) {
-        const RamBadRange *range = range_at(ranges, i);
-
-        if (offset < MIN(range->offset, end)) {
-            fn(offset, MIN(range->offset, end) - offset, opaque);
+        if (ranges_overlap(range_lob(range), range_size(range), offset, size)) {
+            return true;
         }
-        offset = MAX(offset, range->offset + range->size);
     }
-    if (offset < end) {
-        fn(offset, end - offset, opaque);
+    return false;
+}
+
+bool address_space_has_bad_range(AddressSpace *as, hwaddr addr, hwaddr size)
+{
+    RCU_READ_LOCK_GUARD();
+    while (size) {
+        hwaddr offset, len = size;
+        MemoryRegion *mr = address_space_translate(as, addr, &offset, &len,
+                                                   false,
+                                                   MEMTXATTRS_UNSPECIFIED);
+
+        if (mr->ram_block && ram_block_has_bad_range(mr->ram_block, offset,
+                                                     len)) {
+            return true;
+        }
+        addr += len;
+        size -= len;
     }
+    return false;
 }

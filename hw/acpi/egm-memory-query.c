@@ -1,5 +1,5 @@
 /*
- * acpi-egm-memory: query-acpi-egm-memory
+ * acpi-egm-memory: query-acpi-egm-memory and "info egm"
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -7,10 +7,13 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qapi/qapi-commands-egm.h"
+#include "qemu/cutils.h"
+#include "qemu/range.h"
 #include "hw/acpi/egm-memory-host.h"
 #include "hw/pci/pci_bridge.h"
 #include "hw/pci/pci_bus.h"
-#include "hw/ram-holes.h"
+#include "monitor/hmp.h"
+#include "monitor/monitor.h"
 #include "system/egm.h"
 #include "system/numa.h"
 
@@ -46,20 +49,14 @@ static char *egm_query_acpi_path(const PCIDevice *pdev)
            g_strdup_printf("\\_SB.PCI0%s", below);
 }
 
-static EgmMemoryRangeList *egm_query_withheld(const AcpiEgmMemory *egm,
-                                              const GArray *holes)
+static EgmMemoryRangeList *egm_query_holes(const AcpiEgmMemory *egm,
+                                           GList *holes)
 {
     EgmMemoryRangeList *list = NULL, **tail = &list;
-    uint64_t base, size, ram_base;
 
-    /* Holes are counted from the start of RAM. */
-    numa_node_range(MACHINE(qdev_get_machine()), egm->node, 0, &base, &size);
-    ram_base = egm->base - base;
-    for (unsigned i = 0; holes && i < holes->len; i++) {
-        const RamBadRange *hole = &g_array_index(holes, RamBadRange, i);
-        uint64_t start = MAX(ram_base + hole->offset, egm->base);
-        uint64_t end = MIN(ram_base + hole->offset + hole->size,
-                           egm->base + egm->size);
+    for (; holes; holes = holes->next) {
+        uint64_t start = MAX(range_lob(holes->data), egm->base);
+        uint64_t end = MIN(range_upb(holes->data) + 1, egm->base + egm->size);
 
         if (start < end) {
             EgmMemoryRange *range = g_new0(EgmMemoryRange, 1);
@@ -72,11 +69,17 @@ static EgmMemoryRangeList *egm_query_withheld(const AcpiEgmMemory *egm,
     return list;
 }
 
-static EgmRegionInfo *egm_query_region(const EgmRegion *region)
+static EgmRegionInfo *egm_query_region(HostMemoryBackend *backend)
 {
-    EgmRegionInfo *info = g_new0(EgmRegionInfo, 1);
-    strList **tail = &info->gpus;
+    g_autoptr(EgmRegion) region = egm_region_of_backend(backend);
+    EgmRegionInfo *info;
+    strList **tail;
 
+    if (!region) {
+        return NULL;
+    }
+    info = g_new0(EgmRegionInfo, 1);
+    tail = &info->gpus;
     info->name = g_strdup(region->name);
     info->has_size = region->size;
     info->size = region->size;
@@ -90,29 +93,20 @@ static EgmRegionInfo *egm_query_region(const EgmRegion *region)
 static AcpiEgmMemoryInfo *egm_query_one(const AcpiEgmMemory *egm,
                                         const MachineState *ms)
 {
-    HostMemoryBackend *backend = ms->numa_state->nodes[egm->node].node_memdev;
     PCIDevice *pdev = acpi_egm_memory_device(egm);
     AcpiEgmMemoryInfo *info = g_new0(AcpiEgmMemoryInfo, 1);
-    g_autoptr(EgmRegion) region = egm_region_of_backend(backend);
 
     info->id = g_strdup(egm->id);
-    info->pci_dev = g_strdup(egm->pci_dev);
-    if (pdev) {
-        info->host_address = acpi_egm_memory_host_address(pdev);
-        info->pci_address = egm_query_pci_address(pdev);
-        info->acpi_path = egm_query_acpi_path(pdev);
-    }
-    info->node = egm->node;
     info->base = egm->base;
     info->size = egm->size;
-    info->withheld = egm_query_withheld(egm, ms->ram_holes);
-    info->memdev = g_strdup(
-        object_get_canonical_path_component(OBJECT(backend)));
-    info->mem_path = object_property_get_str(OBJECT(backend), "mem-path",
-                                             &error_abort);
-    if (region) {
-        info->egm_device = egm_query_region(region);
+    info->holes = egm_query_holes(egm, ms->ram_holes);
+    if (pdev) {
+        info->pci_address = egm_query_pci_address(pdev);
+        info->acpi_path = egm_query_acpi_path(pdev);
+        info->host_address = acpi_egm_memory_host_address(pdev);
     }
+    info->region =
+        egm_query_region(ms->numa_state->nodes[egm->node].node_memdev);
     return info;
 }
 
@@ -126,4 +120,29 @@ AcpiEgmMemoryInfoList *qmp_query_acpi_egm_memory(Error **errp)
                                              MACHINE(qdev_get_machine())));
     }
     return list;
+}
+
+void hmp_info_egm(Monitor *mon, const QDict *qdict)
+{
+    g_autoptr(AcpiEgmMemoryInfoList) list =
+        qmp_query_acpi_egm_memory(&error_abort);
+
+    if (!list) {
+        monitor_printf(mon, "No acpi-egm-memory objects\n");
+    }
+    for (AcpiEgmMemoryInfoList *item = list; item; item = item->next) {
+        const AcpiEgmMemoryInfo *info = item->value;
+        g_autofree char *size = size_to_str(info->size);
+
+        monitor_printf(mon, "%s: 0x%" PRIx64 "-0x%" PRIx64 ", %s, on %s\n",
+                       info->id, info->base, info->base + info->size - 1, size,
+                       info->region ? info->region->name : "no EGM region");
+        monitor_printf(mon, "    guest %s, host %s, ACPI %s\n",
+                       info->pci_address ?: "-", info->host_address ?: "-",
+                       info->acpi_path ?: "-");
+        for (const EgmMemoryRangeList *r = info->holes; r; r = r->next) {
+            monitor_printf(mon, "    hole 0x%" PRIx64 "-0x%" PRIx64 "\n",
+                           r->value->base, r->value->base + r->value->size - 1);
+        }
+    }
 }

@@ -7,9 +7,15 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qapi/qapi-commands-egm.h"
+#include "monitor/hmp.h"
+#include "monitor/monitor.h"
 
 AcpiEgmMemoryInfoList *qmp_query_acpi_egm_memory(Error **errp)
 {
-    error_setg(errp, "Extended GPU Memory is not available on this target");
     return NULL;
+}
+
+void hmp_info_egm(Monitor *mon, const QDict *qdict)
+{
+    monitor_printf(mon, "No acpi-egm-memory objects\n");
 }

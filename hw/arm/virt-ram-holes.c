@@ -5,162 +5,176 @@
  *
  * The guest learns what is RAM from the memory nodes of the device tree: UEFI
  * builds its memory map from them, and Linux takes that, or the device tree. So
- * bad pages are left out there. SRAT keeps describing the whole node.
+ * bad ranges are left out there. SRAT keeps describing the whole node.
  */
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qapi/qapi-commands-migration.h"
 #include "qemu/cutils.h"
 #include "qemu/error-report.h"
 #include "qemu/range.h"
+#include "qemu/units.h"
+#include "exec/ramlist.h"
 #include "hw/arm/boot.h"
 #include "hw/arm/virt.h"
 #include "hw/loader.h"
-#include "hw/ram-holes.h"
+#include "migration/misc.h"
+#include "system/ram-bad-ranges.h"
+#include "system/ramblock.h"
 #include "system/reset.h"
-#include "system/runstate.h"
 #include "trace.h"
+
+/* The largest page size of guests: what is left can be used with any. */
+#define HOLE_BLOCK (64 * KiB)
 
 /* Most UEFI builds for this machine refuse to run in less, from its start. */
 #define FIRMWARE_RAM (128 * MiB)
 
-/* How many holes a warning lists; trace events tell all. */
+/* How many holes a warning lists; there is a trace event for each. */
 #define LISTED 4
 
-static void virt_warn_ram_holes(const GArray *holes, hwaddr ram_base,
-                                uint64_t lost)
+/* The bad ranges of a RAM block as blocks of guest-physical memory */
+static GList *virt_add_ram_holes(GList *holes, const RAMBlock *rb, hwaddr base)
 {
-    g_autoptr(GString) list = g_string_new(NULL);
-    g_autofree char *withheld = NULL, *good = size_to_str(lost);
-    uint64_t sum = 0;
+    for (const GList *item = rb->bad_ranges; item; item = item->next) {
+        Range *hole = g_new(Range, 1);
 
-    for (unsigned i = 0; i < holes->len; i++) {
-        const RamBadRange *hole = &g_array_index(holes, RamBadRange, i);
-        hwaddr base = ram_base + hole->offset;
-
-        trace_virt_ram_hole(base, hole->size);
-        sum += hole->size;
-        if (i < LISTED) {
-            g_string_append_printf(list, "%s0x%" PRIx64 "-0x%" PRIx64,
-                                   i ? ", " : "", base, base + hole->size - 1);
-        }
+        range_set_bounds(hole,
+                         QEMU_ALIGN_DOWN(base + range_lob(item->data),
+                                         HOLE_BLOCK),
+                         QEMU_ALIGN_UP(base + range_upb(item->data) + 1,
+                                       HOLE_BLOCK) - 1);
+        holes = range_list_insert(holes, hole);
     }
-    if (holes->len > LISTED) {
-        g_string_append_printf(list, " and %u more", holes->len - LISTED);
-    }
-    withheld = size_to_str(sum);
-    warn_report("%s of guest RAM are withheld from the guest, for bad pages: "
-                "%s", withheld, list->str);
-    if (lost) {
-        warn_report("%s of that are good memory, between bad pages: a guest "
-                    "can do with %u holes in its RAM", good, RAM_HOLES_MAX);
-    }
-    if (holes->len > RAM_HOLES_MAX_OLD) {
-        warn_report("with %u holes in its RAM, a guest with Linux before 6.0 "
-                    "loses memory without a word", holes->len);
-    }
+    return holes;
 }
 
-bool virt_check_ram_holes(VirtMachineState *vms, Error **errp)
+static GList *virt_find_ram_holes(const MachineState *ms, Error **errp)
 {
-    const GArray *holes = MACHINE(vms)->ram_holes;
+    GList *holes = NULL;
+    RAMBlock *rb;
+
+    RCU_READ_LOCK_GUARD();
+    RAMBLOCK_FOREACH(rb) {
+        bool main_memory = false;
+        hwaddr base = 0;
+
+        if (!rb->bad_ranges) {
+            continue;
+        }
+        for (MemoryRegion *mr = rb->mr; mr; mr = mr->container) {
+            main_memory |= mr == ms->ram;
+            base += mr->addr;
+        }
+        if (!main_memory) {
+            error_setg(errp, "RAM block '%s' has bad ranges, and they can be "
+                       "left out of the machine's main memory only",
+                       memory_region_name(rb->mr));
+            break;
+        }
+        holes = virt_add_ram_holes(holes, rb, base);
+    }
+    if (g_list_length(holes) > ARM_BOOT_MAX_RAM_HOLES) {
+        error_setg(errp, "guest RAM has %u bad ranges, and a guest can have "
+                   "at most %u holes in its RAM", g_list_length(holes),
+                   ARM_BOOT_MAX_RAM_HOLES);
+    }
+    return holes;
+}
+
+static bool virt_holes_equal(const GList *a, const GList *b)
+{
+    while (a && b && !memcmp(a->data, b->data, sizeof(Range))) {
+        a = a->next;
+        b = b->next;
+    }
+    return !a && !b;
+}
+
+static void virt_warn_ram_holes(GList *holes)
+{
+    g_autoptr(GString) text = g_string_new(NULL);
+    g_autofree char *size = NULL;
+    unsigned n = 0;
+    uint64_t sum = 0;
+
+    for (GList *item = holes; item; item = item->next) {
+        Range *hole = item->data;
+
+        trace_virt_ram_hole(range_lob(hole), range_size(hole));
+        sum += range_size(hole);
+        if (n++ < LISTED) {
+            g_string_append_printf(text, "%s0x%" PRIx64 "-0x%" PRIx64,
+                                   text->len ? ", " : "", range_lob(hole),
+                                   range_upb(hole));
+        }
+    }
+    if (n > LISTED) {
+        g_string_append_printf(text, " and %u more", n - LISTED);
+    }
+    size = size_to_str(sum);
+    warn_report("guest RAM has holes of %s because of bad ranges: %s", size,
+                text->str);
+}
+
+bool virt_update_ram_holes(MachineState *ms)
+{
+    GList *holes = virt_find_ram_holes(ms, &error_fatal);
+
+    if (virt_holes_equal(ms->ram_holes, holes)) {
+        g_list_free_full(holes, g_free);
+        return false;
+    }
+    virt_warn_ram_holes(holes);
+    g_list_free_full(ms->ram_holes, g_free);
+    ms->ram_holes = holes;
+    return true;
+}
+
+void virt_check_ram_holes(const VirtMachineState *vms, Error **errp)
+{
     const struct arm_boot_info *info = &vms->bootinfo;
 
-    for (unsigned i = 0; holes && i < holes->len; i++) {
-        const RamBadRange *hole = &g_array_index(holes, RamBadRange, i);
-        hwaddr base = info->loader_start + hole->offset;
-        const char *name = rom_name_in_range(base, hole->size);
+    for (GList *item = MACHINE(vms)->ram_holes; item; item = item->next) {
+        hwaddr base = range_lob(item->data), size = range_size(item->data);
+        const char *name = rom_name_in_range(base, size);
 
         /* The kernel's file is smaller than its memory: it clears its BSS. */
         if (!name && info->kernel_size &&
-            ranges_overlap(base, hole->size, info->kernel_start,
-                           info->kernel_size)) {
+            ranges_overlap(base, size, info->kernel_start, info->kernel_size)) {
             name = info->kernel_filename;
         }
         if (name) {
-            error_setg(errp, "guest RAM has a bad page at 0x%" HWADDR_PRIx
+            error_setg(errp, "guest RAM has a hole at 0x%" HWADDR_PRIx
                        ", where '%s' has to be loaded", base, name);
-            return false;
+            return;
         }
-        if (info->firmware_loaded && hole->offset < FIRMWARE_RAM) {
-            error_setg(errp, "guest RAM has a bad page at 0x%" HWADDR_PRIx
+        if (info->firmware_loaded && base < info->loader_start + FIRMWARE_RAM) {
+            error_setg(errp, "guest RAM has a hole at 0x%" HWADDR_PRIx
                        ", but the firmware needs the first %" PRIu64 " MiB in "
-                       "one piece", base, (uint64_t)(FIRMWARE_RAM / MiB));
-            return false;
+                       "one piece; put a NUMA node of that size with ordinary "
+                       "memory before the others", base,
+                       (uint64_t)(FIRMWARE_RAM / MiB));
+            return;
         }
     }
-    return true;
 }
 
-/* Replace the holes, if they have changed. */
-static bool virt_update_ram_holes(VirtMachineState *vms)
-{
-    MachineState *ms = MACHINE(vms);
-    hwaddr ram_base = vms->memmap[VIRT_MEM].base;
-    g_autoptr(GArray) holes = ram_holes_of_machine(ms);
-    uint64_t lost;
-
-    if (!holes) {
-        return false;
-    }
-    lost = ram_holes_limit(holes, RAM_HOLES_MAX);
-    if (ram_bad_ranges_equal(ms->ram_holes, holes)) {
-        return false;
-    }
-    if (holes->len) {
-        virt_warn_ram_holes(holes, ram_base, lost);
-    }
-    g_clear_pointer(&ms->ram_holes, g_array_unref);
-    ms->ram_holes = g_steal_pointer(&holes);
-    return true;
-}
-
-/*
- * What is loaded by a reset would be written to the page. The main loop stops
- * the VM; until then it runs on as it was before the reset.
- */
-static void virt_stop_unreset(void)
-{
-    qemu_system_vmstop_request_prepare();
-    qemu_system_vmstop_request(RUN_STATE_INTERNAL_ERROR);
-}
-
-/* A request is lost on a VM that is stopped. */
-static void virt_vm_state_change(void *opaque, bool running, RunState state)
-{
-    VirtMachineState *vms = opaque;
-
-    if (running && vms->reset_refused) {
-        virt_stop_unreset();
-    }
-}
-
-void virt_init_ram_holes(VirtMachineState *vms)
-{
-    if (virt_update_ram_holes(vms)) {
-        qemu_add_vm_change_state_handler(virt_vm_state_change, vms);
-    }
-}
-
-/* More pages can have gone bad since the last boot. */
 void virt_machine_reset(MachineState *ms, ResetType type)
 {
     VirtMachineState *vms = VIRT_MACHINE(ms);
     const struct arm_boot_info *info = &vms->bootinfo;
-    Error *err = NULL;
 
-    if (ms->ram_holes && type != RESET_TYPE_SNAPSHOT_LOAD) {
-        ram_update_bad_ranges();
-        if (virt_update_ram_holes(vms)) {
-            arm_update_memory_nodes(info, arm_boot_address_space(
-                                        ARM_CPU(first_cpu), info), ms);
+    ram_update_bad_ranges();
+    if (virt_update_ram_holes(ms)) {
+        if (migration_is_running()) {
+            /* It would read the bad ranges. */
+            qmp_migrate_cancel(NULL);
         }
-        vms->reset_refused = !virt_check_ram_holes(vms, &err);
-        if (vms->reset_refused) {
-            error_report_err(err);
-            virt_stop_unreset();
-            return;
-        }
+        arm_update_memory_nodes(info, arm_boot_address_space(ARM_CPU(first_cpu),
+                                                             info), ms);
+        virt_check_ram_holes(vms, &error_fatal);
     }
     qemu_devices_reset(type);
 }

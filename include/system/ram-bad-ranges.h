@@ -1,40 +1,38 @@
 /*
- * Ranges of a RAM block that must not be touched
+ * Bad ranges of a RAM block
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Memory can have uncorrectable errors that somebody else knows about, such as
- * the device whose memory it is. Such ranges stay part of the RAM block, but
- * whoever walks RAM leaves them out, and a machine leaves them out of the RAM
- * that its guest finds.
+ * Memory can have uncorrectable errors that are known to the device that
+ * provides the memory. Such ranges stay part of the RAM block, but code that
+ * reads RAM leaves them out or refuses to run, and a machine leaves them out of
+ * the RAM that its guest finds.
  *
- * They are no RamDiscardManager: its users, VFIO first of all, map what is left
- * in pieces of one granularity, which would be more pieces than an IOMMU takes.
+ * This is not a RamDiscardManager: its users, VFIO first of all, map what is
+ * left in pieces of one granularity, which would be more pieces than an IOMMU
+ * takes.
  */
 
 #ifndef SYSTEM_RAM_BAD_RANGES_H
 #define SYSTEM_RAM_BAD_RANGES_H
 
-/**
- * RamBadRange: part of a RAM block
- * @offset: of its first byte in the block
- * @size: in bytes
- */
-typedef struct RamBadRange {
-    uint64_t offset;
-    uint64_t size;
-} RamBadRange;
+#include "exec/hwaddr.h"
 
-/* Asks the device behind a descriptor: an array of RamBadRange, or NULL */
-typedef GArray *RamReadBadRanges(int fd);
+/*
+ * Asks the device for the bad ranges of RAM: a list of Range, offsets in bytes
+ * into the RAM block, in ascending order and apart from each other; NULL if the
+ * device reports none.
+ */
+typedef GList *RamReadBadRanges(MemoryRegion *mr);
 
 /**
  * ram_block_track_bad_ranges:
- * @rb: a RAM block with a file descriptor
+ * @rb: a RAM block
  * @read: asks the device for the bad ranges of @rb
- * @errp: set when there are some and -only-migratable forbids that
+ * @errp: set if there are bad ranges, and neither the machine nor the user
+ *     allows for them
  *
- * Reads them for the first time. That the device does not tell is no error.
+ * Reads the bad ranges, and makes the functions below read them again.
  *
  * Returns: true on success.
  */
@@ -42,71 +40,31 @@ bool ram_block_track_bad_ranges(RAMBlock *rb, RamReadBadRanges *read,
                                 Error **errp);
 
 /**
- * ram_block_tracks_bad_ranges:
- * @rb: a RAM block
- *
- * Returns: whether it can have bad ranges.
- */
-bool ram_block_tracks_bad_ranges(const RAMBlock *rb);
-
-/**
- * ram_block_bad_ranges:
- * @rb: a RAM block
- *
- * Returns: an array of RamBadRange: those inside of the block, in ascending
- * order, apart from each other, as they were read the last time. NULL if there
- * are none.
- */
-const GArray *ram_block_bad_ranges(const RAMBlock *rb);
-
-/**
  * ram_update_bad_ranges:
  *
- * Reads the bad ranges of all RAM blocks again: they can get more while the VM
- * runs. If a device does not tell any more, those that it has told stay. An
- * outgoing migration would read them, and is cancelled.
+ * Reads the bad ranges of all RAM blocks again, as more memory can go bad while
+ * the VM runs. If a device does not report any, those that it has reported
+ * before stay.
  */
 void ram_update_bad_ranges(void);
 
 /**
  * ram_check_readable:
- * @errp: set when there is RAM that cannot be read or written as a whole
+ * @errp: set if RAM cannot be read or written as a whole
  *
- * Returns: whether all RAM blocks are without bad ranges.
+ * Returns: true if no RAM block has bad ranges, after reading them again.
  */
 bool ram_check_readable(Error **errp);
 
-typedef void RamRangeFn(uint64_t offset, uint64_t size, void *opaque);
-
 /**
- * ram_block_foreach_good_range:
- * @rb: a RAM block
- * @offset: where to start, in bytes
- * @size: how many bytes of it to walk
- * @fn: called for each part without bad ranges, in ascending order
- * @opaque: for @fn
- */
-void ram_block_foreach_good_range(const RAMBlock *rb, uint64_t offset,
-                                  uint64_t size, RamRangeFn *fn, void *opaque);
-
-/**
- * ram_bad_ranges_normalize:
- * @ranges: an array of RamBadRange, in any order
- * @end: the size of what they are part of, in bytes
- * @align: a power of two, in bytes
+ * address_space_has_bad_range:
+ * @as: an address space
+ * @addr: the first address
+ * @size: number of bytes
  *
- * Extends the ranges to multiples of @align, cuts off what is beyond @end,
- * sorts them by offset, and merges those that touch.
+ * Returns: whether RAM at these addresses has a bad range, as far as it was
+ * reported when bad ranges were read the last time.
  */
-void ram_bad_ranges_normalize(GArray *ranges, uint64_t end, uint64_t align);
-
-/**
- * ram_bad_ranges_equal:
- * @a: an array of RamBadRange, or NULL
- * @b: an array of RamBadRange
- *
- * Returns: whether both hold the same ranges; NULL equals no array.
- */
-bool ram_bad_ranges_equal(const GArray *a, const GArray *b);
+bool address_space_has_bad_range(AddressSpace *as, hwaddr addr, hwaddr size);
 
 #endif

@@ -15,7 +15,7 @@ from egmtest import acpi, console, machine  # noqa: E402
 from egmtest.made import made  # noqa: E402
 
 RAM_BASE = 0x40000000
-BLOCK = 64 << 10     # what is withheld for a bad page
+BLOCK = 64 << 10     # the least hole
 BAD_LOG = re.compile(r'ACPI Error|AE_|Firmware Bug|Faking a node')
 
 

@@ -232,13 +232,12 @@ class Base(unittest.TestCase):
                      + list(extra), self.keep / name)
 
     def verify(self, case, report, guest):
-        """Exactly the GPUs have properties, these are right, and QEMU tells the same."""
+        """Exactly the GPUs have properties, these are right, and QEMU reports the same."""
         self.check(case, report)
-        queried = {o['pci-address']: (o['base'], o['size'], o['node'],
-                                      o['acpi-path'])
+        queried = {o['pci-address']: (o['base'], o['size'], o['acpi-path'])
                    for o in guest.vm.cmd('query-acpi-egm-memory')}
         self.assertEqual(queried, {
-            address: (e.base, e.size, e.pxm, re.sub(r'_+(?=\.|$)', '', e.path))
+            address: (e.base, e.size, re.sub(r'_+(?=\.|$)', '', e.path))
             for address, e in report.egm.items()})
 
     def check(self, case, report):

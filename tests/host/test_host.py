@@ -324,9 +324,9 @@ class Runs:
 
 @generations('BCME')
 class Retired:
-    """What firmware and the driver say about bad pages."""
+    """Pages that firmware and the driver report as retired."""
 
-    def withheld(self, retired, *messages):
+    def holes(self, retired, *messages):
         """Start with a list; give what the guest gets, and what QEMU says."""
         with self.standin(retired=retired), self.qemu(ONE) as qemu:
             for message in messages:
@@ -335,30 +335,30 @@ class Retired:
 
     def test_blocks(self):
         """Whole blocks are kept from the guest, in whatever order they come."""
-        tree, text = self.withheld(
+        tree, text = self.holes(
             '0x2020000+0x4000000*512:0x10000',
-            'warning: 32.1 MiB of guest RAM are withheld from the guest, for bad '
-            'pages: 0x42020000-0x4202ffff, 0x44000000-0x45ffffff\n')
+            'warning: guest RAM has holes of 32.1 MiB because of bad ranges: '
+            '0x42020000-0x4202ffff, 0x44000000-0x45ffffff\n')
         self.assertEqual(tree, [(0x40000000, 0x2020000, 0),
                                 (0x42030000, 0x1fd0000, 0),
                                 (0x46000000, 0xa000000, 0)])
         self.assertEqual(text.count('\n'), 1, text)
 
     def test_longest(self):
-        """All that firmware can tell."""
-        self.withheld('0x8000000*2048:0x10000+0x20000000*2048:0x10000',
-                      '128 MiB of guest RAM are withheld')
+        """As many blocks as firmware can report."""
+        self.holes('0x8000000*2048:0x10000+0x20000000*2048:0x10000',
+                      'guest RAM has holes of 128 MiB')
 
     def test_outside(self):
         """What firmware says about other memory does no harm."""
-        tree, text = self.withheld('0x40000000')
+        tree, text = self.holes('0x40000000')
         self.assertEqual(tree, [(0x40000000, 0x10000000, 0)])
         self.assertEqual(text, '')
 
 
 @generations('BCM')
 class Poisoned:
-    """Errors at run time; E does not tell them."""
+    """Errors at run time; E does not report them."""
 
     def poison(self, qemu):
         """A page goes bad, and the guest starts anew."""
@@ -397,7 +397,7 @@ class Poisoned:
             self.assertEqual(hmp('savevm before'), '')
             hmp('qemu-io disk "write -P 7 0 512"')
             self.poison(qemu)
-            self.assertIn('bad pages', hmp('loadvm before'))
+            self.assertIn('has bad ranges', hmp('loadvm before'))
             self.assertNotIn('failed', hmp('qemu-io disk "read -P 7 0 512"'))
         self.host.check('rm /tmp/disk')
 

@@ -71,10 +71,10 @@ class Guests(HostTest):
         one. What firmware has retired none of them sees.
         """
         retired = RAM_BASE + 128 * MIB
-        withheld = f'{retired:#x}-{retired + BLOCK - 1:#x}'
+        hole = f'{retired:#x}-{retired + BLOCK - 1:#x}'
         expected = {'0000:01:00.0': (RAM_BASE, 256 * MIB, 0)}
         with self.standin(retired=f'{retired - RAM_BASE:#x}'):
-            with self.guest(ONE, withheld, name='first') as guest:
+            with self.guest(ONE, hole, name='first') as guest:
                 self.verify(guest.report(), expected)
                 self.lacks(guest, retired)
                 self.dma(guest)
@@ -85,7 +85,7 @@ class Guests(HostTest):
                 self.verify(guest.report(), expected)
                 self.page(guest, 0, 4, RAM_BASE)
                 guest.qemu.end('KILL')
-            with self.guest(TWO, withheld, name='second') as guest:
+            with self.guest(TWO, hole, name='second') as guest:
                 report = guest.report()
                 second = next(a for a in report.egm if a != '0000:01:00.0')
                 self.verify(report, {**expected,

@@ -848,6 +848,12 @@ class Writes(Case):
         self.assertEqual(text.count(',io-reserve=0'), len(vm.gpus))
         with machine.Machine(BUILD, cmdline.words(lines)[1:]) as running:
             objects = {o['id']: o for o in running.cmd('query-acpi-egm-memory')}
+            for name, one in objects.items():
+                for key in 'pci-dev', 'node':
+                    one[key] = running.cmd('qom-get', path=f'/objects/{name}',
+                                           property=key)
+                one['mem-path'] = running.cmd('qom-get', property='mem-path', path=(
+                    f"/objects/m{one['node']}"))
             numa = running.cmd('human-monitor-command',
                                **{'command-line': 'info numa'}).splitlines()
         self.assertEqual(running.process.returncode, 0, running.text)

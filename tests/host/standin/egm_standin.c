@@ -452,7 +452,7 @@ static int egm_compare(const void *a, const void *b)
 }
 
 /* The pages that the ioctl tells, in its order; free with kvfree(). */
-static u64 *egm_bad_pages(struct egm_region *region, unsigned int *n)
+static u64 *egm_retired_pages(struct egm_region *region, unsigned int *n)
 {
 	const unsigned int each = gen->whole ? BLOCK / PAGE_SIZE : 1;
 	u64 *pages = kvmalloc_array(MAX_BLOCKS * (each + 1) + MAX_FAILED,
@@ -489,7 +489,7 @@ static long egm_retired_list(struct egm_region *region,
 			     struct egm_retired_list __user *list)
 {
 	unsigned int count;
-	u64 *pages = egm_bad_pages(region, &count);
+	u64 *pages = egm_retired_pages(region, &count);
 	size_t argsz = struct_size(list, pages, count);
 	long ret = 0;
 

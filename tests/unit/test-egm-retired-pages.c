@@ -1,13 +1,16 @@
 /*
- * What the driver of an EGM device tells about bad pages, and garbage
+ * Lists of retired pages as drivers of EGM devices report them, and garbage
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
 #include "qemu/osdep.h"
-#include "qemu/units.h"
-#include "system/egm-bad-pages.h"
-#include "system/ram-bad-ranges.h"
+#include <sys/ioctl.h>
+
+/* The driver's place is taken by the stand-in below. */
+static int stand_in(int fd, unsigned long request, void *arg);
+#define ioctl stand_in
+#include "../../backends/egm-retired-pages.c"
 
 /* What the file under test needs of the rest of QEMU */
 
@@ -17,7 +20,17 @@ bool ram_block_track_bad_ranges(RAMBlock *rb, RamReadBadRanges *read,
     g_assert_not_reached();
 }
 
-void ram_bad_ranges_normalize(GArray *ranges, uint64_t end, uint64_t align)
+uint64_t memory_region_size(MemoryRegion *mr)
+{
+    g_assert_not_reached();
+}
+
+const char *memory_region_name(const MemoryRegion *mr)
+{
+    g_assert_not_reached();
+}
+
+int memory_region_get_fd(MemoryRegion *mr)
 {
     g_assert_not_reached();
 }
@@ -29,10 +42,10 @@ void ram_bad_ranges_normalize(GArray *ranges, uint64_t end, uint64_t align)
 static struct {
     uint32_t pages;         /* in the list */
     uint32_t growth;        /* of the list with each call */
-    uint32_t argsz;         /* what it says it needs, if not 0 */
-    uint32_t count;         /* what it says it has written, if not 0 */
+    uint32_t argsz;         /* size that it asks for, if not 0 */
+    uint32_t count;         /* number that it reports, if not 0 */
     int fails;              /* errno of the first calls */
-    int failures;           /* how many of them */
+    int failures;           /* number of them */
     unsigned calls;
 } driver;
 
@@ -64,16 +77,14 @@ static int stand_in(int fd, unsigned long request, void *arg)
 
 static void assert_pages(uint32_t count, unsigned calls)
 {
-    g_autoptr(GArray) ranges = egm_read_bad_pages(42, stand_in);
+    g_autofree EgmRetiredPages *list = egm_list_retired_pages(42);
 
-    g_assert_nonnull(ranges);
-    g_assert_cmpint(ranges->len, ==, count);
+    g_assert_nonnull(list);
+    g_assert_cmpint(list->count, ==, count);
     g_assert_cmpint(driver.calls, ==, calls);
     for (uint32_t i = 0; i < count; i++) {
-        const RamBadRange *range = &g_array_index(ranges, RamBadRange, i);
-
-        g_assert_cmphex(range->offset, ==, i * 0x20000ull);
-        g_assert_cmphex(range->size, ==, 0x10000);
+        g_assert_cmphex(list->pages[i].offset, ==, i * 0x20000ull);
+        g_assert_cmphex(list->pages[i].size, ==, 0x10000);
     }
 }
 
@@ -93,8 +104,6 @@ static void test_count(void)
 /* A page goes bad between two calls, or while all are asked for. */
 static void test_growth(void)
 {
-    g_autoptr(GArray) ranges = NULL;
-
     memset(&driver, 0, sizeof(driver));
     driver.pages = 10;
     driver.growth = 1;
@@ -103,8 +112,7 @@ static void test_growth(void)
     memset(&driver, 0, sizeof(driver));
     driver.pages = 10;
     driver.growth = 1000;
-    ranges = egm_read_bad_pages(42, stand_in);
-    g_assert_null(ranges);
+    g_assert_null(egm_list_retired_pages(42));
     g_assert_cmpint(driver.calls, <, 100);
 }
 
@@ -124,7 +132,8 @@ static void test_errors(void)
         memset(&driver, 0, sizeof(driver));
         driver.fails = errors[i];
         driver.failures = 1;
-        g_assert_null(egm_read_bad_pages(42, stand_in));
+        g_assert_null(egm_list_retired_pages(42));
+        g_assert_cmpint(errno, ==, errors[i]);
         g_assert_cmpint(driver.calls, ==, 1);
     }
 
@@ -135,7 +144,7 @@ static void test_errors(void)
     assert_pages(3, 4);
 }
 
-/* What a driver cannot mean is not believed. */
+/* Numbers that a driver cannot mean */
 static void test_garbage(void)
 {
     static const struct {
@@ -155,7 +164,7 @@ static void test_garbage(void)
         driver.argsz = cases[i].argsz;
         driver.count = cases[i].count;
         g_test_message("case %d", i);
-        g_assert_null(egm_read_bad_pages(42, stand_in));
+        g_assert_null(egm_list_retired_pages(42));
         g_assert_cmpint(errno, ==, EPROTO);
         g_assert_cmpint(driver.calls, <=, 2);
     }
@@ -167,13 +176,74 @@ static void test_garbage(void)
     assert_pages(1, 2);
 }
 
+#define SIZE (256 * MiB)
+#define BLOCK (64 * KiB)
+
+/* Compare with @text, "first+count" in blocks for each range. */
+static void assert_blocks(const EgmRetiredPage *pages, uint32_t count,
+                          const char *text)
+{
+    size_t size = sizeof(EgmRetiredPages) + count * sizeof(*pages);
+    g_autofree EgmRetiredPages *list = g_malloc0(size);
+    g_autoptr(GString) found = g_string_new(NULL);
+    GList *blocks;
+
+    list->count = count;
+    memcpy(list->pages, pages, count * sizeof(*pages));
+    blocks = egm_retired_blocks(list, SIZE);
+    for (GList *item = blocks; item; item = item->next) {
+        g_assert_cmphex(range_lob(item->data) % BLOCK, ==, 0);
+        g_string_append_printf(found, "%s%" PRIu64 "+%" PRIu64,
+                               found->len ? " " : "",
+                               range_lob(item->data) / BLOCK,
+                               range_size(item->data) / BLOCK);
+    }
+    g_assert_cmpstr(found->str, ==, text);
+    g_list_free_full(blocks, g_free);
+}
+
+static void test_blocks(void)
+{
+    static const struct {
+        EgmRetiredPage page;
+        const char *blocks;
+    } cases[] = {
+        { { 0, 1 }, "0+1" },
+        { { 0, BLOCK }, "0+1" },
+        { { 0, BLOCK + 1 }, "0+2" },
+        { { BLOCK - 1, 1 }, "0+1" },
+        { { BLOCK - 1, 2 }, "0+2" },
+        { { 5 * BLOCK, 4 * KiB }, "5+1" },
+        { { SIZE - 1, 1 }, "4095+1" },
+        { { SIZE - 1, UINT64_MAX }, "4095+1" },
+        { { 0, UINT64_MAX }, "0+4096" },
+        { { SIZE, 1 }, "" },
+        { { UINT64_MAX, UINT64_MAX }, "" },
+        { { 0, 0 }, "" },
+    };
+    static const EgmRetiredPage several[] = {
+        { 9 * BLOCK, BLOCK },
+        { 2 * BLOCK, 3 * BLOCK },           /* holds the next one */
+        { 3 * BLOCK, BLOCK },
+        { 5 * BLOCK, BLOCK },               /* touches */
+        { 0, BLOCK },
+        { 0, BLOCK },
+    };
+
+    for (int i = 0; i < ARRAY_SIZE(cases); i++) {
+        assert_blocks(&cases[i].page, 1, cases[i].blocks);
+    }
+    assert_blocks(several, ARRAY_SIZE(several), "0+1 2+4 9+1");
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
-    g_test_add_func("/egm-bad-pages/count", test_count);
-    g_test_add_func("/egm-bad-pages/growth", test_growth);
-    g_test_add_func("/egm-bad-pages/shrink", test_shrink);
-    g_test_add_func("/egm-bad-pages/errors", test_errors);
-    g_test_add_func("/egm-bad-pages/garbage", test_garbage);
+    g_test_add_func("/egm-retired-pages/count", test_count);
+    g_test_add_func("/egm-retired-pages/growth", test_growth);
+    g_test_add_func("/egm-retired-pages/shrink", test_shrink);
+    g_test_add_func("/egm-retired-pages/errors", test_errors);
+    g_test_add_func("/egm-retired-pages/garbage", test_garbage);
+    g_test_add_func("/egm-retired-pages/blocks", test_blocks);
     return g_test_run();
 }
