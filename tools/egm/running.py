@@ -128,30 +128,34 @@ def _parse(name: str, text: bytes) -> dict:
 
 
 class Memory:
-    """Guest RAM, but for what is withheld from the guest: to touch a bad page
-    would end QEMU. A context manager; withheld: (base, size)"""
+    """Guest RAM without its holes, where QEMU does not read. A
+    context manager; holes: (base, size)"""
 
-    def __init__(self, monitor: Monitor, withheld: set[tuple[int, int]]):
+    def __init__(self, monitor: Monitor, holes: set[tuple[int, int]]):
         self.monitor = monitor
-        self.withheld = sorted(withheld)
+        self.holes = sorted(holes)
         self.end = tables.RAM_BASE + \
             monitor.command('query-memory-size-summary')['base-memory']
 
     def __enter__(self) -> Memory:
-        # Anybody can open it again, which QEMU does by a name in /proc; its name is
-        # nowhere else.
+        # QEMU writes to a descriptor of a set only if it was opened for nothing else.
         self.file = os.memfd_create('egm-report')
+        self.theirs = os.open(f'/proc/self/fd/{self.file}', os.O_WRONLY)
         try:
-            self.theirs = self.monitor.command('add-fd', self.file)
+            self.set = self.monitor.command('add-fd', self.theirs)['fdset-id']
         except BaseException:
-            os.close(self.file)
+            self._close()
             raise
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def _close(self) -> None:
+        os.close(self.theirs)
         os.close(self.file)
+
+    def __exit__(self, *exc: object) -> None:
+        self._close()
         with contextlib.suppress(RuntimeError):
-            self.monitor.command('remove-fd', **{'fdset-id': self.theirs['fdset-id']})
+            self.monitor.command('remove-fd', **{'fdset-id': self.set})
 
     def read(self, address: int, length: int) -> bytes:
         """Bytes at a guest-physical address."""
@@ -159,10 +163,11 @@ class Memory:
         if address < tables.RAM_BASE or end > self.end:
             raise ValueError(f'{address:#x} is not in RAM')
         if any(base < end and address < base + size
-               for base, size in self.withheld):
-            raise ValueError(f'{address:#x} is withheld from the guest')
+               for base, size in self.holes):
+            raise ValueError(f'{address:#x} is in a hole of guest RAM')
+        os.lseek(self.theirs, 0, os.SEEK_SET)
         self.monitor.command('pmemsave', val=address, size=length,
-                             filename=f'/proc/self/fd/{self.theirs["fd"]}')
+                             filename=f'/dev/fdset/{self.set}')
         data = os.pread(self.file, length, 0)
         if len(data) != length:
             raise RuntimeError(f'{self.monitor.name}: QEMU did not write guest memory')
@@ -177,13 +182,13 @@ class Memory:
 
     def first_piece(self) -> int:
         """The end of the RAM that UEFI starts with: up to the end of the first
-        node, or what is withheld of it."""
+        node, or the first hole in it."""
         sizes = self.first_node()
         end = self.end
         if sizes:
             end = tables.RAM_BASE + MIB * (int(sizes['size']) -
                                            int(sizes.get('plugged', 0)))
-        return min([end, *(base for base, _ in self.withheld)])
+        return min([end, *(base for base, _ in self.holes)])
 
 
 def _read_end(memory: Memory) -> tuple[int, bytes]:

@@ -47,7 +47,7 @@ def memory_map(report: Report, backing: Mapping[int, str] | None = None,
                holes: Sequence[Hole] = ()) -> list[str]:
     """Lines that show guest-physical memory.
 
-    backing: what the memory of a domain is on the host, by domain
+    backing: the EGM region of the host that a range of memory is, by its base
     holes: what the guest does not get
     """
     lines = []
@@ -58,13 +58,13 @@ def memory_map(report: Report, backing: Mapping[int, str] | None = None,
                 f'{size_text(affinity.size):>8}  node {affinity.pxm}')
         if gpus:
             text += f'  EGM of {", ".join(gpus)}'
-        if (backing or {}).get(affinity.pxm):
-            text += f'  on {backing[affinity.pxm]}'
+        if (backing or {}).get(affinity.base):
+            text += f'  on {backing[affinity.base]}'
         lines.append(text)
         for base, size in holes:
             if affinity.base <= base <= last:
                 lines.append(f'  {base:#014x}-{base + size - 1:#014x}  '
-                             f'{size_text(size):>6}  withheld')
+                             f'{size_text(size):>6}  hole')
     return lines
 
 
@@ -110,12 +110,12 @@ def _describe_gpu(report: Report, gpu: Gpu) -> dict:
 
 def data(report: Report, backing: Mapping[int, str] | None = None,
          holes: Sequence[Hole] = ()) -> dict:
-    """For JSON. Sizes and addresses are bytes; usable: null if it cannot be told."""
+    """For JSON. Sizes and addresses are bytes; usable: null if it is unknown."""
     return {'usable': report.good,
             'gpus': [_describe_gpu(report, gpu) for gpu in report.gpus],
             'memory': [{
                 'base': a.base, 'size': a.size, 'proximity-domain': a.pxm,
-                'device': (backing or {}).get(a.pxm),
+                'region': (backing or {}).get(a.base),
                 'holes': [{'base': base, 'size': size} for base, size in holes
                           if a.base <= base < a.end]} for a in _affinities(report)],
             'findings': [f.as_dict() for f in report.findings]}
