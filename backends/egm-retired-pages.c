@@ -102,6 +102,12 @@ static GList *egm_retired_blocks(EgmRetiredPages *list, uint64_t size)
     return blocks;
 }
 
+static void egm_warn_unreadable(const MemoryRegion *mr)
+{
+    warn_report("memory backend '%s': cannot read the list of retired pages: "
+                "%s", memory_region_name(mr), strerror(errno));
+}
+
 /* RamReadBadRanges */
 static GList *egm_read_bad_ranges(MemoryRegion *mr)
 {
@@ -109,8 +115,7 @@ static GList *egm_read_bad_ranges(MemoryRegion *mr)
         egm_list_retired_pages(memory_region_get_fd(mr));
 
     if (!list) {
-        warn_report("memory backend '%s': cannot read the list of retired "
-                    "pages: %s", memory_region_name(mr), strerror(errno));
+        egm_warn_unreadable(mr);
         return NULL;
     }
     return egm_retired_blocks(list, memory_region_size(mr));
@@ -119,7 +124,13 @@ static GList *egm_read_bad_ranges(MemoryRegion *mr)
 bool egm_track_retired_pages(HostMemoryBackend *backend, Error **errp)
 {
     ERRP_GUARD();
+    g_autofree EgmRetiredPages *list =
+        egm_list_retired_pages(memory_region_get_fd(&backend->mr));
 
+    if (!list) {
+        egm_warn_unreadable(&backend->mr);
+        return true;
+    }
     if (!ram_block_track_bad_ranges(backend->mr.ram_block, egm_read_bad_ranges,
                                     errp)) {
         error_prepend(errp, "memory backend '%s': ",

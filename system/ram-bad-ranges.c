@@ -52,6 +52,19 @@ bool ram_block_track_bad_ranges(RAMBlock *rb, RamReadBadRanges *read,
     return false;
 }
 
+bool ram_tracks_bad_ranges(void)
+{
+    RAMBlock *rb;
+
+    RCU_READ_LOCK_GUARD();
+    RAMBLOCK_FOREACH(rb) {
+        if (rb->read_bad_ranges) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void ram_update_bad_ranges(void)
 {
     RAMBlock *rb;
@@ -93,19 +106,22 @@ static bool ram_block_has_bad_range(const RAMBlock *rb, hwaddr offset,
 
 bool address_space_has_bad_range(AddressSpace *as, hwaddr addr, hwaddr size)
 {
-    RCU_READ_LOCK_GUARD();
-    while (size) {
-        hwaddr offset, len = size;
-        MemoryRegion *mr = address_space_translate(as, addr, &offset, &len,
-                                                   false,
-                                                   MEMTXATTRS_UNSPECIFIED);
+    bool found = false;
 
-        if (mr->ram_block && ram_block_has_bad_range(mr->ram_block, offset,
-                                                     len)) {
-            return true;
+    while (size && !found) {
+        MemoryRegionSection section = memory_region_find(as->root, addr, size);
+        hwaddr start = section.offset_within_address_space;
+        hwaddr len = int128_get64(section.size);
+
+        if (!section.mr) {
+            break;
         }
-        addr += len;
-        size -= len;
+        found = section.mr->ram_block &&
+                ram_block_has_bad_range(section.mr->ram_block,
+                                        section.offset_within_region, len);
+        memory_region_unref(section.mr);
+        size -= start + len - addr;
+        addr = start + len;
     }
-    return false;
+    return found;
 }

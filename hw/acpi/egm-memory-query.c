@@ -71,6 +71,7 @@ static EgmMemoryRangeList *egm_query_holes(const AcpiEgmMemory *egm,
 
 static EgmRegionInfo *egm_query_region(HostMemoryBackend *backend)
 {
+#ifdef CONFIG_LINUX
     g_autoptr(EgmRegion) region = egm_region_of_backend(backend);
     EgmRegionInfo *info;
     strList **tail;
@@ -88,6 +89,9 @@ static EgmRegionInfo *egm_query_region(HostMemoryBackend *backend)
         QAPI_LIST_APPEND(tail, g_strdup(*gpu));
     }
     return info;
+#else
+    return NULL;
+#endif
 }
 
 static AcpiEgmMemoryInfo *egm_query_one(const AcpiEgmMemory *egm,

@@ -37,7 +37,8 @@
 /* The bad ranges of a RAM block as blocks of guest-physical memory */
 static GList *virt_add_ram_holes(GList *holes, const RAMBlock *rb, hwaddr base)
 {
-    for (const GList *item = rb->bad_ranges; item; item = item->next) {
+    /* In descending order, each is inserted at the head of the list. */
+    for (GList *item = g_list_last(rb->bad_ranges); item; item = item->prev) {
         Range *hole = g_new(Range, 1);
 
         range_set_bounds(hole,
@@ -76,8 +77,8 @@ static GList *virt_find_ram_holes(const MachineState *ms, Error **errp)
         holes = virt_add_ram_holes(holes, rb, base);
     }
     if (g_list_length(holes) > ARM_BOOT_MAX_RAM_HOLES) {
-        error_setg(errp, "guest RAM has %u bad ranges, and a guest can have "
-                   "at most %u holes in its RAM", g_list_length(holes),
+        error_setg(errp, "guest RAM would have %u holes because of bad ranges, "
+                   "and a guest can have at most %u", g_list_length(holes),
                    ARM_BOOT_MAX_RAM_HOLES);
     }
     return holes;
@@ -169,7 +170,7 @@ void virt_machine_reset(MachineState *ms, ResetType type)
     ram_update_bad_ranges();
     if (virt_update_ram_holes(ms)) {
         if (migration_is_running()) {
-            /* It would read the bad ranges. */
+            warn_report("the migration is cancelled: it would read bad ranges");
             qmp_migrate_cancel(NULL);
         }
         arm_update_memory_nodes(info, arm_boot_address_space(ARM_CPU(first_cpu),

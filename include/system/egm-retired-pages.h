@@ -15,7 +15,8 @@
  * @errp: set if the region has retired pages, and this VM cannot do without
  *     them
  *
- * Makes the retired pages of the region bad ranges of @backend's RAM block.
+ * Makes the retired pages of the region bad ranges of @backend's RAM block. If
+ * the driver does not list them, warns, and does not ask again.
  *
  * Returns: true on success.
  */

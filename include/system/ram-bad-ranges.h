@@ -40,6 +40,13 @@ bool ram_block_track_bad_ranges(RAMBlock *rb, RamReadBadRanges *read,
                                 Error **errp);
 
 /**
+ * ram_tracks_bad_ranges:
+ *
+ * Returns: whether a RAM block can have bad ranges, now or later.
+ */
+bool ram_tracks_bad_ranges(void);
+
+/**
  * ram_update_bad_ranges:
  *
  * Reads the bad ranges of all RAM blocks again, as more memory can go bad while
@@ -61,6 +68,8 @@ bool ram_check_readable(Error **errp);
  * @as: an address space
  * @addr: the first address
  * @size: number of bytes
+ *
+ * To be called with the BQL held.
  *
  * Returns: whether RAM at these addresses has a bad range, as far as it was
  * reported when bad ranges were read the last time.

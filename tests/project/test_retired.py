@@ -186,8 +186,8 @@ class Retired(unittest.TestCase):
         ranges = [(n * 4 * BLOCK, 1) for n in range(8, 8 + LIMIT)]
         self.check(*ranges)
         self.zero.retire(*ranges, (RAM_SIZE - 1, 1))
-        self.assertIn('guest RAM has 769 bad ranges, and a guest can have at most 768 '
-                      'holes in its RAM', self.refused())
+        self.assertIn('guest RAM would have 769 holes because of bad ranges, and a guest '
+                      'can have at most 768', self.refused())
 
     def test_full_list(self):
         """As many as the driver reports: 65536 entries of 4 KiB."""
@@ -307,7 +307,7 @@ class Retired(unittest.TestCase):
         self.zero.retire()
         with self.machine() as vm:
             self.zero.retire(*((n * 4 * BLOCK, 1) for n in range(8, 9 + LIMIT)))
-            self.reset_ends(vm, 'guest RAM has 769 bad ranges')
+            self.reset_ends(vm, 'guest RAM would have 769 holes')
 
     def test_driver_forgets(self):
         """What was told once is kept when the driver has an error."""
@@ -318,8 +318,8 @@ class Retired(unittest.TestCase):
             vm.cmd('query-status')
             self.assertEqual(self.device_tree(vm),
                              pieces(holes_of([(4 * MIB, 1)])))
-        self.assertIn("warning: memory backend 'm0': cannot read the list of retired "
-                      'pages: Input/output error', vm.text)
+        self.assertEqual(vm.text.count("warning: memory backend 'm0': cannot read the list "
+                                       'of retired pages: Input/output error'), 1)
 
     def test_migration(self):
         """It would read the pages, also those that went bad since the last reset."""
@@ -340,12 +340,13 @@ class Retired(unittest.TestCase):
                     vm.cmd(command, val=start, size=size, filename=str(path))
                     self.assertEqual(path.stat().st_size, size)
                 for start, size in ((bad, 1), (bad - 8, 16), (bad + BLOCK - 1, MIB),
-                                    (RAM_BASE, RAM_SIZE)):
+                                    (RAM_BASE, RAM_SIZE), (RAM_BASE - 4 * KIB, 5 * MIB),
+                                    (0, RAM_BASE + RAM_SIZE)):
+                    if command == 'memsave' and start < RAM_BASE:
+                        continue    # it reads what comes first
                     with self.assertRaisesRegex(Exception, 'has a bad range, which must '
                                                 'not be read'):
                         vm.cmd(command, val=start, size=size, filename=str(path))
-            self.assertIn('Cannot access memory', vm.cmd(
-                'human-monitor-command', **{'command-line': f'x/1b {bad:#x}'}))
 
     def test_plugged(self):
         """A DIMM is not left out of anything, so it is refused."""
@@ -476,8 +477,8 @@ class Retired(unittest.TestCase):
 
     def test_dirty_rate(self):
         """Statistics by samples of RAM."""
-        self.zero.retire((4 * MIB, 64 * MIB), (128 * MIB, 256 * MIB))
         with self.machine() as vm:
+            self.zero.retire((4 * MIB, 64 * MIB), (128 * MIB, 256 * MIB))
             vm.cmd('calc-dirty-rate', **{'calc-time': 1, 'sample-pages': 4096})
             vm.wait('the rate', lambda: vm.cmd(
                 'query-dirty-rate')['status'] == 'measured')

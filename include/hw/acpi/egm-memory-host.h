@@ -37,6 +37,13 @@ static inline bool acpi_egm_memory_check_host(const MachineState *ms,
  * if it is not a vfio device, or if the host does not report the address. The
  * caller frees it with g_free().
  */
+#ifdef CONFIG_LINUX
 char *acpi_egm_memory_host_address(PCIDevice *pdev);
+#else
+static inline char *acpi_egm_memory_host_address(PCIDevice *pdev)
+{
+    return NULL;
+}
+#endif
 
 #endif
