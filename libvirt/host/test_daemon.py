@@ -23,6 +23,7 @@ sys.path[:0] = [str(TOP / 'tests'), str(TOP / 'tests/host')]
 from egmtest import acpi, console, process, tap  # noqa: E402
 from egmtest.made import need_arm64  # noqa: E402
 from host import ARM64, Host, MIB, REGIONS  # noqa: E402
+from egm import srat  # noqa: E402
 from guest import Commands, RAM_BASE, pattern  # noqa: E402
 
 PLATFORM = ARM64
@@ -277,13 +278,12 @@ class Daemon(unittest.TestCase):
         """What QEMU's tables and the driver tell: base, size and node of each GPU's
         cell, by the number of its host bridge."""
         report = guest.report()
-        text = {name: acpi.decode(guest.keep, name, data)
-                for name, data in guest.tables().items()}
-        devices = {d.path: d for d in acpi.egm_devices(text['DSDT'])}
+        tables = guest.tables()
+        devices = {d.path: d for d in acpi.egm_devices(tables['DSDT'])}
         self.assertEqual({d.bus: (d.base, d.size, d.pxm)
                           for d in devices.values()}, gpus)
         cells = {(a.base, a.size, a.pxm)
-                 for a in acpi.memory_affinities(text['SRAT']) if a.enabled}
+                 for a in srat.read(tables['SRAT']).affinities if a.enabled}
         self.assertEqual(cells, set(gpus.values()))
         # Linux writes all four letters of a name.
         found = {re.sub(r'_+(?=\.|$)', '', e.path): (e.base, e.size, e.pxm)

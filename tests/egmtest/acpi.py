@@ -1,108 +1,106 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""ACPI tables, as iasl reads them."""
+"""A DSDT as the reference interpreter, ACPICA's acpiexec, loads and evaluates it."""
 
 import dataclasses
+import functools
 import pathlib
 import re
-import subprocess
+import tempfile
+import uuid
+
+from egmtest import process
+
+# Device Properties UUID For _DSD
+_PROPERTIES = uuid.UUID('daffd814-6eba-4d8c-8a91-bc9bbf4aa301').bytes_le
+_NAMES = ['nvidia,egm-base-pa', 'nvidia,egm-size', 'nvidia,egm-pxm']
+
 
 @dataclasses.dataclass(frozen=True)
 class Device:
     """An ACPI Device with EGM properties."""
     path: str           # \_SB.PC20.S00.S00
-    bus: int            # number of the root bus, _BBN of the host bridge
+    bus: int            # _BBN of the host bridge: the number of its root bus
+    node: int           # _PXM of the host bridge, None: it has none
     adrs: tuple         # _ADR of each Device below the host bridge
     base: int           # bytes
     size: int           # bytes
     pxm: int
 
 
-@dataclasses.dataclass(frozen=True)
-class MemoryAffinity:
-    """A Memory Affinity Structure of SRAT (ACPI 6.5, 5.2.16.2)."""
-    index: int          # its place among the entries of SRAT
-    base: int
-    size: int
-    pxm: int
-    enabled: bool
+def _acpiexec(dsdt, *commands):
+    """What acpiexec prints. A table that it complains about is an error."""
+    with tempfile.TemporaryDirectory(prefix='egm-acpi-') as directory:
+        path = pathlib.Path(directory) / 'dsdt.aml'
+        path.write_bytes(dsdt)
+        # The argument of -b is limited to 1023 characters.
+        text = process.output('acpiexec', '-l', path,
+                              input='\n'.join((*commands, 'quit', '')))
+    complaint = re.search(r'.*\b(AE_[A-Z_]+|Error|Warning)\b.*', text)
+    if complaint:
+        raise AssertionError(f'acpiexec: {complaint[0]}')
+    return text
 
 
-def decode(directory, name, data):
-    """Write a table to DIRECTORY and give the text that iasl makes of it."""
-    path = pathlib.Path(directory) / f'{name.lower()}.aml'
-    path.write_bytes(data)
-    run = subprocess.run(['iasl', '-d', path.name], cwd=directory, text=True,
-                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                         check=False)
-    text = path.with_suffix('.dsl')
-    if run.returncode != 0 or not text.exists():
-        raise RuntimeError(f'iasl cannot decode {path}:\n{run.stdout}')
-    return text.read_text()
+@functools.lru_cache(maxsize=None)
+def namespace(dsdt):
+    r"""All objects: type and value by path, \_SB.PC20._BBN."""
+    path, found = [], {}
+    for depth, name, kind, value in re.findall(
+            r'(?m)^ ?(\d+) +(\w{4}) (\w+) +0x\w+ \d+ ?(.*)$',
+            _acpiexec(dsdt, 'namespace')):
+        path[int(depth):] = [name.rstrip('_')]
+        # Addresses in acpiexec's own memory differ each time.
+        found['\\' + '.'.join(path)] = kind, re.sub(r'0x\w+', '', value)
+    return found
 
 
-def _integer(text):
-    """An integer as iasl writes it."""
-    names = {'Zero': 0, 'One': 1, 'Ones': 2 ** 64 - 1}
-    return names[text] if text in names else int(text, 16)
+def _value(kind, text):
+    """An object that is no package."""
+    if kind == 'Integer':
+        return int(text.split()[1], 16)
+    if kind == 'String':
+        return text.split('"')[1]
+    if kind == 'Buffer':        # its first 16 bytes, as in a UUID
+        return bytes.fromhex(re.search('0000: ((?:[0-9A-F]{2} )+)', text)[1])
+    raise AssertionError(f'acpiexec: [{kind}] {text}')
 
 
-def _nodes(dsl):
-    """(path, body) of each Scope and Device in the text of iasl."""
-    opening = re.compile(r'\b(Scope|Device) \((\\?[\w.]+)\)\s*$')
-    stack, bodies, pending = [], {}, None
-    for line in dsl.splitlines():
-        line = line.split('//')[0]
-        match = opening.search(line)
-        if match:
-            pending = match.group(2)
-        for brace in re.findall(r'[{}]', re.sub(r'"[^"]*"', '', line)):
-            if brace == '{':
-                stack.append(pending)
-                pending = None
-            else:
-                stack.pop()
-        names = [name for name in stack if name]
-        path = '.'.join(names).replace('.\\', '\\')
-        bodies.setdefault(path, []).append(line)
-    return {path: '\n'.join(body) for path, body in bodies.items()}
-
-
-def egm_devices(dsl):
-    """The Devices with EGM properties, in the order of the table."""
-    nodes = _nodes(dsl)
-
-    def name(path, key):
-        found = re.search(rf'Name \({key}, (\w+)\)', nodes.get(path, ''))
-        return _integer(found.group(1)) if found else None
-
+def _values(text):
+    """The objects that `evaluate` prints, packages as lists."""
     result = []
-    for path, body in nodes.items():
-        prop = dict(re.findall(r'"nvidia,egm-([a-z-]+)",\s*(\w+)', body))
-        if not prop:
-            continue
-        parts = path.split('.')
-        bridge = next(i for i in range(1, len(parts) + 1)
-                      if name('.'.join(parts[:i]), '_BBN') is not None)
-        result.append(Device(
-            path, name('.'.join(parts[:bridge]), '_BBN'),
-            tuple(name('.'.join(parts[:i]), '_ADR')
-                  for i in range(bridge + 1, len(parts) + 1)),
-            _integer(prop['base-pa']), _integer(prop['size']),
-            _integer(prop['pxm'])))
+    packages = [(-1, result)]   # those that an object can be in, by indentation
+    for indent, kind, rest in re.findall(r'(?m)^( *)\[(\w+)\] (.*)$', text):
+        while packages[-1][0] >= len(indent):
+            packages.pop()
+        value = [] if kind == 'Package' else _value(kind, rest)
+        packages[-1][1].append(value)
+        if kind == 'Package':
+            packages.append((len(indent), value))
     return result
 
 
-def memory_affinities(dsl):
-    """The Memory Affinity Structures of SRAT, in the order of the table."""
-    fields = re.findall(r'^(?:\[[^]]*\])? +(.*?) : (.*)$', dsl, re.M)
-    entries = []
-    for key, value in fields:
-        if key == 'Subtable Type':
-            entries.append({'type': value})
-        elif entries:
-            entries[-1].setdefault(key, value)
-    return [MemoryAffinity(i, int(e['Base Address'], 16),
-                           int(e['Address Length'], 16),
-                           int(e['Proximity Domain'], 16),
-                           e['Enabled'].strip() == '1')
-            for i, e in enumerate(entries) if 'Memory Affinity' in e['type']]
+def _evaluate(dsdt, *names):
+    """The values of all objects of these names, by path."""
+    paths = [path for path in namespace(dsdt) if path.rsplit('.', 1)[-1] in names]
+    text = _acpiexec(dsdt, *(f'evaluate {path}' for path in paths))
+    return dict(zip(paths, _values(text), strict=True))
+
+
+def egm_devices(dsdt):
+    """The Devices with EGM properties. Such a Device has these three and no other."""
+    values = _evaluate(dsdt, '_ADR', '_BBN', '_DSD', '_PXM')
+    result = []
+    for path, value in values.items():
+        if not path.endswith('._DSD') or 'nvidia,' not in str(value):
+            continue
+        if len(value) != 2 or value[0] != _PROPERTIES or \
+                [name for name, _ in value[1]] != _NAMES:
+            raise AssertionError(f'{path} is {value}')
+        device, parts = path[:-len('._DSD')], path.split('.')[:-1]
+        ways = ['.'.join(parts[:count]) for count in range(1, len(parts) + 1)]
+        bridge, = (way for way in ways if f'{way}._BBN' in values)
+        result.append(Device(
+            device, values[f'{bridge}._BBN'], values.get(f'{bridge}._PXM'),
+            tuple(values.get(f'{way}._ADR') for way in ways if len(way) > len(bridge)),
+            *(number for _, number in value[1])))
+    return result

@@ -31,11 +31,15 @@ def read_file(qtest, name):
 
 
 def tables(qtest):
-    """ACPI tables as QEMU built them, pointers not yet filled in; by name."""
+    """ACPI tables as QEMU built them, by name. Pointers are not yet filled in; checksums
+    are, as the firmware does it.
+    """
     blob = read_file(qtest, 'etc/acpi/tables')
-    result = {}
-    for name in (b'DSDT', b'SRAT'):
-        at = blob.index(name)
-        length, = struct.unpack_from('<I', blob, at + 4)
-        result[name.decode()] = blob[at:at + length]
+    result, at = {}, 0
+    while len(blob) - at >= 36 and blob[at]:
+        name, length = struct.unpack_from('<4sI', blob, at)
+        table = bytearray(blob[at:at + length])
+        table[9] = (table[9] - sum(table)) & 0xff
+        result.setdefault(name.decode(), bytes(table))
+        at += length
     return result

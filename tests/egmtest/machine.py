@@ -9,6 +9,8 @@ import sys
 import tempfile
 import time
 
+from egmtest.qtest import Qtest
+
 TOP = pathlib.Path(__file__).resolve().parents[2]
 # Seconds after which something hangs, even if the machine has much else to do
 LIMIT = 300
@@ -117,7 +119,7 @@ class Machine:
 
 @contextlib.contextmanager
 def qtest(machine):
-    """Start MACHINE with the qtest protocol: the machine, and the protocol."""
+    """Start MACHINE with the qtest protocol: the machine, and a qtest.Qtest."""
     path = os.path.join(machine.directory.name, 'qtest')
     machine.args = [*machine.args, '-qtest', f'unix:{path},server=on,wait=off',
                     '-qtest-log', '/dev/null']
@@ -127,6 +129,13 @@ def qtest(machine):
         protocol = QEMUQtestProtocol(path)
         protocol.connect()
         try:
-            yield machine, protocol
+            yield machine, Qtest(protocol)
         finally:
             protocol.close()
+
+
+def has(build, kind, name):
+    """Whether a type of this QEMU has a property."""
+    with Machine(build, ['-machine', 'none']) as vm:
+        return name in (p['name'] for p in
+                        vm.cmd('qom-list-properties', typename=kind))

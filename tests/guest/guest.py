@@ -11,7 +11,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / 'tests'))
 # pylint: disable=wrong-import-position
-from egmtest import acpi, console, machine  # noqa: E402
+from egmtest import console, machine  # noqa: E402
 from egmtest.made import made  # noqa: E402
 
 RAM_BASE = 0x40000000
@@ -151,7 +151,7 @@ class Commands:
         for line in self.command('tables'):
             _, name, data = line.split()
             result[name] = gzip.decompress(base64.b64decode(data))
-            acpi.decode(self.keep, name, result[name])
+            (self.keep / f'{name.lower()}.aml').write_bytes(result[name])
         return result
 
     def ram(self):
@@ -168,9 +168,9 @@ class Guest(Commands, console.Console):
     """A virt machine booting UEFI, then Linux; a context manager.
 
     args: QEMU options in addition to firmware, kernel and console. append: words
-    in addition to those on the kernel's command line. The console,
-    and tables with what iasl makes of them, are kept in `keep`. The smallest CPU
-    that has the kernel's page size is taken, for speed.
+    in addition to those on the kernel's command line. The console and the tables
+    are kept in `keep`. The smallest CPU that has the kernel's page size is taken,
+    for speed.
     """
 
     def __init__(self, build, kernel, args, keep, *, uefi=True, append='',

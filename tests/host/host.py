@@ -11,15 +11,15 @@ import os
 import pathlib
 import shlex
 import socket
-import struct
 import sys
 
-for _directory in '', 'guest':
+for _directory in '', 'guest', '../tools':
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / _directory))
 # pylint: disable=wrong-import-position
 from egmtest import console, machine, process  # noqa: E402
 from guest import Commands  # noqa: E402
 from egmtest.made import made  # noqa: E402
+from egmtest.qtest import Qtest  # noqa: E402
 
 MIB = 1 << 20
 # Two regions, as of two sockets: sizes, by proximity domain.
@@ -202,7 +202,7 @@ def file_offset(path, function):
     raise AssertionError(f'{path}: {function} is in no segment')
 
 
-class Qemu:
+class Qemu(Qtest):
     """Our QEMU on the host, for as long as the `with` block runs.
 
     text: what it said until it was up
@@ -210,6 +210,7 @@ class Qemu:
     """
 
     def __init__(self, host, args, machine_args=None):
+        super().__init__(None)      # connected by __enter__()
         self.host = host
         self.line = (f'{host.command(args, machine_args)} '
                      '-chardev pipe,id=qt,path=/dev/vport0p1 '
@@ -231,8 +232,8 @@ class Qemu:
             self.sockets.append(connection)
         self.serial = self.sockets[2]
         self.sockets[0].settimeout(machine.LIMIT)
-        self.qtest = QEMUQtestProtocol(sock=self.sockets[0])
-        self.qtest.connect()
+        self.protocol = QEMUQtestProtocol(sock=self.sockets[0])
+        self.protocol.connect()
         try:
             self.text = self.host.check(f'{self.line} 2>&1')
         except AssertionError:
@@ -252,7 +253,7 @@ class Qemu:
         self.serial.shutdown(socket.SHUT_RDWR)
 
     def _close(self):
-        self.qtest.close()
+        self.protocol.close()
         self.sockets[1].close()
 
     def cmd(self, name, **arguments):
@@ -263,24 +264,6 @@ class Qemu:
         """Send a signal that ends it, and wait until it is gone."""
         self.host.check(f'kill -{signal} {self.pid} 2> /dev/null; '
                         f'while [ -e /proc/{self.pid} ]; do sleep 0.1; done')
-
-    def _command(self, text):
-        answer = self.qtest.cmd(text).split()
-        if answer[:1] != ['OK']:
-            raise AssertionError(f'{text}: {answer}')
-        return answer[1:]
-
-    def read(self, address, length):
-        """Guest memory, by guest physical address."""
-        return bytes.fromhex(self._command(f'read {address:#x} {length:#x}')[0][2:])
-
-    def write(self, address, data):
-        """Guest memory or a device, by guest physical address."""
-        self._command(f'write {address:#x} {len(data):#x} 0x{data.hex()}')
-
-    def writel(self, address, value):
-        """A register of 32 bits."""
-        self.write(address, struct.pack('<I', value))
 
 
 class Guest(Commands, console.Terminal):

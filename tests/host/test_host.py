@@ -10,13 +10,13 @@ import atexit
 import os
 import pathlib
 import sys
-import tempfile
 import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 # pylint: disable=wrong-import-position
 from host import Dma, Host, MIB, PLATFORMS, Qemu, REGIONS  # noqa: E402
+from egm import srat  # noqa: E402
 from egmtest import acpi, fdt, fw_cfg, tap  # noqa: E402
 from egmtest.made import need_arm64  # noqa: E402
 
@@ -175,15 +175,13 @@ class Works:
 
     def check_tables(self, qemu, gpus):
         """What QEMU tells, by number of the GPU."""
-        with tempfile.TemporaryDirectory(prefix='egm-host-') as directory:
-            text = {name: acpi.decode(directory, name, table)
-                    for name, table in fw_cfg.tables(qemu).items()}
+        tables = fw_cfg.tables(qemu)
         devices = {d.adrs: (d.base, d.size, d.pxm)
-                   for d in acpi.egm_devices(text['DSDT'])}
+                   for d in acpi.egm_devices(tables['DSDT'])}
         self.assertEqual(devices, {((number + 1) << 16, 0): value
                                    for (number,), value in gpus.items()})
         affinities = {(a.base, a.size, a.pxm)
-                      for a in acpi.memory_affinities(text['SRAT']) if a.enabled}
+                      for a in srat.read(tables['SRAT']).affinities if a.enabled}
         self.assertEqual(affinities, set(gpus.values()))
 
     def test_two_regions(self):

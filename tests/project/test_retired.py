@@ -408,8 +408,8 @@ class Retired(unittest.TestCase):
         def register(offset, value=None):
             address = device + offset
             if value is None:
-                return int(qtest.cmd(f'readl {address:#x}').split()[1], 16)
-            return qtest.cmd(f'writel {address:#x} {value:#x}')
+                return int(qtest.command(f'readl {address:#x}').split()[1], 16)
+            return qtest.command(f'writel {address:#x} {value:#x}')
 
         # virtio 1.2, 4.2.4: the legacy registers of the last MMIO transport of virt
         device = 0x0a003e00
@@ -423,7 +423,7 @@ class Retired(unittest.TestCase):
                 (buffer, struct.pack('<I', page >> 12)),
                 (ring, struct.pack('<QIHH', buffer, 4, 0, 0)),      # descriptor
                 (ring + 16 * 16, struct.pack('<3H', 0, 1, 0))):     # available
-            qtest.cmd(f'write {address:#x} {len(data):#x} 0x{data.hex()}')
+            qtest.command(f'write {address:#x} {len(data):#x} 0x{data.hex()}')
         register(0x50, 0)
         used = ring + 4 * KIB
         vm.wait('the balloon', lambda: vm.memory(used + 2, 2) == b'\1\0')
@@ -436,7 +436,7 @@ class Retired(unittest.TestCase):
                 ram = [word.replace(self.zero.path, path) for word in self.ram()]
                 with machine.qtest(self.machine('-device', 'virtio-balloon-device',
                                                 ram=ram)) as (vm, qtest):
-                    qtest.cmd(f'write {page:#x} 8 0x{data.hex()}')
+                    qtest.command(f'write {page:#x} 8 0x{data.hex()}')
                     self.inflate(vm, qtest, page)
                     self.assertEqual(vm.memory(page, 8), after)
                 self.assertEqual(vm.text.count('no part of it can be discarded'),
