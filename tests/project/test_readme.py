@@ -36,6 +36,7 @@ class Readme(unittest.TestCase):
         project = json.loads(
             (BUILD / 'meson-info/intro-projectinfo.json').read_text())
         elsewhere = [pattern for pattern, here in (
+            ('functional', project['version'] >= '10.2'),
             ('dist', platform.machine() == 'x86_64'),
             ('libvirt*', project['version'].startswith('10.0.'))) if not here]
         self.assertEqual([], [name for name in named
