@@ -235,8 +235,7 @@ void acpi_egm_memory_build_dsdt(Aml *dsdt)
             aml_append(scope, aml_name_decl("_PXM",
                                             aml_int(bridges[nr]->node)));
         }
-        /* QEMU declares all functions below PCI0. */
-        acpi_egm_memory_append_bus(scope, bus, functions, !nr);
+        acpi_egm_memory_append_bus(scope, bus, functions, false);
         aml_append(dsdt, scope);
     }
     trace_acpi_egm_memory_build_dsdt(g_hash_table_size(functions));
@@ -302,7 +301,7 @@ static void acpi_egm_memory_finalize(Object *obj)
     g_free(ACPI_EGM_MEMORY(obj)->pci_dev);
 }
 
-static void acpi_egm_memory_class_init(ObjectClass *oc, const void *data)
+static void acpi_egm_memory_class_init(ObjectClass *oc, void *data)
 {
     UserCreatableClass *ucc = USER_CREATABLE_CLASS(oc);
 

@@ -62,6 +62,15 @@ class Terminal:
             self.seen = at + len(text)
             return before
 
+    def run(self, line, seconds=LIMIT):
+        """Have a line run that the other side's init understands; give its exit status,
+        and what it printed.
+        """
+        self.send(line)
+        text = self.expect('EGM done ', seconds)
+        status = self.expect('\n')
+        return int(status), text.replace('\r', '').lstrip('\n')
+
     def boot(self):
         """Wait until the VM takes commands, and tell how long that took."""
         begin = time.monotonic()

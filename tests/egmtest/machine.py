@@ -11,7 +11,7 @@ import time
 
 from egmtest.qtest import Qtest
 
-TOP = pathlib.Path(__file__).resolve().parents[2]
+
 # Seconds after which something hangs, even if the machine has much else to do
 LIMIT = 300
 

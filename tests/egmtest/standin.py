@@ -20,7 +20,6 @@ class Zero:
         self.library = pathlib.Path(build) / 'egm/tests/project/libegm_zero.so'
 
     def __enter__(self):
-        # pylint: disable=consider-using-with
         self.device = open(self.path, 'r+b', buffering=0)
         fcntl.lockf(self.device, fcntl.LOCK_EX)
         self.directory = tempfile.TemporaryDirectory(prefix='egm-zero-')

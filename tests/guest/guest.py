@@ -7,14 +7,10 @@ import gzip
 import mmap
 import pathlib
 import re
-import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / 'tests'))
-# pylint: disable=wrong-import-position
-from egmtest import console, machine  # noqa: E402
-from egmtest.made import made  # noqa: E402
+from egmtest import console, machine
+from egmtest.made import made
 
-RAM_BASE = 0x40000000
 BLOCK = 64 << 10     # what is withheld for a bad page
 BAD_LOG = re.compile(r'ACPI Error|AE_|Firmware Bug|Faking a node')
 
@@ -132,8 +128,7 @@ class Commands:
 
     def command(self, text):
         """Run a command in the guest; give its lines."""
-        self.send(text)
-        output = self.expect(f'EGM done {text.split()[0]}')
+        _, output = self.run(text)
         return [line[4:].rstrip() for line in output.splitlines()
                 if line.startswith('EGM ')]
 

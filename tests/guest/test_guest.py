@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A real Linux guest reads what QEMU advertises.
 
@@ -7,24 +6,17 @@ topologies that people build.
 """
 
 import dataclasses
-import os
 import pathlib
 import re
 import shutil
-import sys
 import tempfile
 import unittest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-# pylint: disable=wrong-import-position
-from guest import Egm, Guest, RAM_BASE, pattern, read_file  # noqa: E402
-from egmtest import tap  # noqa: E402
-from egmtest.machine import has  # noqa: E402
-from egmtest.options import (devices, distance, distances, edu, egm, gpu,  # noqa: E402
-                             initiators, nic, port, pxb, ram, switch)
-
-BUILD = pathlib.Path(os.environ['EGM_BUILD'])
-MIB = 1 << 20
+from egmtest import BUILD, MIB, RAM_BASE
+from egmtest.machine import has
+from egmtest.options import (devices, distance, distances, edu, egm, gpu, initiators, nic, port,
+                             pxb, ram, switch)
+from guest.guest import Egm, Guest, pattern, read_file
 
 
 @dataclasses.dataclass
@@ -322,7 +314,3 @@ class Lifecycle(Base):
             guest.boot()
             self.assertTrue(guest.report().same(first))
             self.assertEqual(guest.tables(), tables)
-
-
-if __name__ == '__main__':
-    tap.main()

@@ -13,15 +13,11 @@ import shlex
 import socket
 import sys
 
-for _directory in '', 'guest', '../tools':
-    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / _directory))
-# pylint: disable=wrong-import-position
-from egmtest import console, machine, process  # noqa: E402
-from guest import Commands  # noqa: E402
-from egmtest.made import made  # noqa: E402
-from egmtest.qtest import Qtest  # noqa: E402
+from egmtest import MIB, console, machine, process
+from egmtest.made import made
+from egmtest.qtest import Qtest
+from guest.guest import Commands
 
-MIB = 1 << 20
 # Two regions, as of two sockets: sizes, by proximity domain.
 REGIONS = {4: 1024 * MIB, 5: 256 * MIB}
 
@@ -99,13 +95,6 @@ class Host(console.Console):
             vm.args += ['-chardev', f'socket,id={name},path={path},server=on,'
                         'wait=off', '-device', f'virtserialport,chardev={name}']
         super().__init__(vm, keep)
-
-    def run(self, line, seconds=machine.LIMIT):
-        """Run a line of shell; give its exit status and what it printed."""
-        self.send(line)
-        text = self.expect('EGM done ', seconds)
-        status = self.expect('\n')
-        return int(status), text.replace('\r', '').lstrip('\n')
 
     def check(self, line):
         """Run a line of shell that must succeed; give what it printed."""

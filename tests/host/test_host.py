@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """QEMU on a host with vfio-pci and an EGM device.
 
@@ -8,21 +7,16 @@ the kernel, its IOMMU driver, vfio, and the QEMU that was built.
 
 import atexit
 import os
-import pathlib
 import sys
 import time
 import unittest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-# pylint: disable=wrong-import-position
-from host import Dma, Host, MIB, PLATFORMS, Qemu, REGIONS  # noqa: E402
-from egm import srat  # noqa: E402
-from egmtest import acpi, fdt, fw_cfg, tap  # noqa: E402
-from egmtest.made import need_arm64  # noqa: E402
+from egm import srat
+from egmtest import BUILD, MIB, RAM_BASE, acpi, fdt, fw_cfg
+from egmtest.made import need_arm64
+from host.host import PLATFORMS, REGIONS, Dma, Host, Qemu
 
-BUILD = pathlib.Path(os.environ['EGM_BUILD'])
 HOST = PLATFORMS[os.environ.get('EGM_HOST', 'arm64')]
-RAM_BASE = 0x40000000
 WORD = 0x45474d20776f7264
 
 
@@ -656,7 +650,3 @@ class OneVM(InUse):
             # RCU unmaps the last one, and the driver is to go.
             self.host.check(f'while grep -q /dev/egm4 /proc/{qemu.pid}/maps; do '
                             'sleep 0.1; done')
-
-
-if __name__ == '__main__':
-    tap.main()

@@ -1,12 +1,10 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The unit tests and qtests of EGM, compiled for arm64, on the arm64 host."""
 
 import re
 import unittest
 
-from test_host import HOST, HostTest
-from egmtest import tap
+from host.test_host import HOST, HostTest
 
 
 @unittest.skipIf(HOST.inner == 'qemu-system-aarch64', 'they run on this machine')
@@ -28,7 +26,3 @@ class Programs(HostTest):
                 planned, = re.findall(r'(?m)^1\.\.(\d+)$', text)
                 passed = re.findall(r'(?m)^ok \d+', text)
                 self.assertEqual((status, len(passed)), (0, int(planned)), text)
-
-
-if __name__ == '__main__':
-    tap.main()

@@ -9,7 +9,8 @@ import subprocess
 import tempfile
 import unittest
 
-TOP = pathlib.Path(__file__).resolve().parents[2]
+from egmtest import TOP
+
 FILE = 'hw/arm/virt-acpi-build.c'
 # Five places, and one that nobody touches
 LINES = ''.join(f'int {letter};\n' + '\n' * 9 for letter in 'abcde') + 'int last;\n'

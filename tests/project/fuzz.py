@@ -1,8 +1,7 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Feed damaged ACPI tables to egm-report, and damaged hosts to egm-vm.
 
-usage: fuzz.py [tables|hosts [COUNT [FIRST-SEED]]]
+usage: python3 -m project.fuzz [tables|hosts [COUNT [FIRST-SEED]]]
 
 By default 10000 of each. Each has a seed, which is printed if one fails: there is a
 traceback, no end, control characters in what is printed, JSON that is none, or a "yes"
@@ -23,11 +22,8 @@ import sys
 import tempfile
 import unittest.mock
 
-TOP = pathlib.Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(TOP / 'tests'), str(TOP / 'tools')]
-# pylint: disable=wrong-import-position
-from egm import emulator  # noqa: E402
-from egmtest import grace  # noqa: E402
+from egm import emulator
+from egmtest import TOP, grace
 
 GOLDEN = TOP / 'tests/data/acpi/aarch64/virt'
 LIMIT = 120         # seconds, of a case; the slowest takes less than one

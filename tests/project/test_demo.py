@@ -1,18 +1,10 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The demo prints what it should, and notices when a GPU is not described."""
 
-import os
-import pathlib
 import subprocess
-import sys
 import unittest
 
-TOP = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(TOP / 'tests'))
-# pylint: disable=wrong-import-position
-from egmtest import tap  # noqa: E402
-BUILD = os.environ['EGM_BUILD']
+from egmtest import BUILD, TOP
 
 ROWS = [
     r'gpu0 +\\_SB\.PC20\.S00\.S00 +0000:21:00\.0 +0x40000000-0x5fffffff +'
@@ -49,7 +41,3 @@ class Demo(unittest.TestCase):
         self.assertEqual(run.returncode, 1)
         self.assertIn('error: ', run.stdout)
         self.assertNotIn('Traceback', run.stdout)
-
-
-if __name__ == '__main__':
-    tap.main()

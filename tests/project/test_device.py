@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What QEMU does with an EGM device, by path and by descriptor.
 
@@ -14,12 +13,8 @@ import sys
 import tempfile
 import unittest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / 'tests'))
-# pylint: disable=wrong-import-position
-from egmtest import machine, standin, tap  # noqa: E402
+from egmtest import BUILD, MIB, machine, standin
 
-BUILD = pathlib.Path(os.environ['EGM_BUILD'])
-MIB = 1 << 20
 IN_USE = 'the region is in use by '
 SET = '/dev/fdset/7'
 
@@ -219,7 +214,3 @@ class Ram(Base):
                         {'channel-type': kind, 'addr': {
                             'transport': 'socket', 'type': 'unix', 'path': '/nowhere'}}
                         for kind in ('main', 'cpr')])
-
-
-if __name__ == '__main__':
-    tap.main()

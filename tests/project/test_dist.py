@@ -1,22 +1,16 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The Debian package of make dist, here of the small QEMU for the arm64 host."""
 
-import os
 import pathlib
 import re
 import subprocess
-import sys
 import tempfile
 import unittest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-# pylint: disable=wrong-import-position
-from egmtest import machine, tap  # noqa: E402
-from egmtest.made import made, need_arm64  # noqa: E402
+from egmtest import BUILD, TOP, machine
+from egmtest.made import made, need_arm64
 
-BUILD = pathlib.Path(os.environ['EGM_BUILD'])
-SCRIPTS = machine.TOP / 'scripts'
+SCRIPTS = TOP / 'scripts'
 
 
 def run(*args):
@@ -97,7 +91,3 @@ class Dist(unittest.TestCase):
         status, _, errors = run(SCRIPTS / 'dist', BUILD)
         self.assertEqual(status, 1)
         self.assertIn('--prefix=/usr/local', errors)
-
-
-if __name__ == '__main__':
-    tap.main()

@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """egm-vm on made-up hosts: what it finds, what it refuses, what it writes."""
 
@@ -19,18 +18,11 @@ import unittest
 import unittest.mock
 import xml.etree.ElementTree as ET
 
-TOP = pathlib.Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(TOP / 'tests'), str(TOP / 'tools')]
-# pylint: disable=wrong-import-position
-from egm import (checks, cmdline, domain, emulator, hostinfo, hostview,  # noqa: E402
-                 options, plan)
-from egmtest import grace, machine, tap  # noqa: E402
-import acpi_made  # noqa: E402
-import fuzz  # noqa: E402
+from egm import checks, cmdline, domain, emulator, hostinfo, hostview, options, plan
+from egmtest import BUILD, MIB, TOP, grace, machine
+from project import acpi_made, fuzz
 
-BUILD = pathlib.Path(os.environ['EGM_BUILD'])
 QEMU = BUILD / 'qemu-system-aarch64'
-MIB = 1 << 20
 EXAMPLE = {'sockets': 2, 'gpus': 2}     # of the README
 WORDS = {'problem': 'problem', 'note': 'note'}      # levels that are shown
 FIRMWARE = BUILD / 'pc-bios/edk2-aarch64-code.fd'
@@ -1265,7 +1257,3 @@ class Documents(Case):
             self.assertTrue(short)
             for option in short:
                 self.assertIn(f'    {option}', examples[0])
-
-
-if __name__ == '__main__':
-    tap.main()

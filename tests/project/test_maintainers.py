@@ -1,17 +1,11 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """MAINTAINERS, ours and what is added to QEMU's, name what there is."""
 
 import fnmatch
-import pathlib
 import re
-import sys
 import unittest
 
-TOP = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(TOP / 'tests'))
-# pylint: disable=wrong-import-position
-from egmtest import process, tap  # noqa: E402
+from egmtest import TOP, process
 
 
 def match(pattern, file):
@@ -47,7 +41,3 @@ class Maintainers(unittest.TestCase):
         text = ''.join(p.read_text() for p in (TOP / 'patches').rglob('*.patch'))
         self.assert_complete(re.findall(r'(?m)^\+F: (.*)', text),
                              re.findall(r'(?m)^[ \t]+([^#\s]+)$', patches))
-
-
-if __name__ == '__main__':
-    tap.main()

@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The tree of a base and the patches, and the way of changes back to patches/."""
 
@@ -6,15 +5,10 @@ import os
 import pathlib
 import re
 import shutil
-import subprocess
-import sys
 from unittest import mock
 
-TOP = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(TOP / 'tests'))
-# pylint: disable=wrong-import-position
-from egmtest import tap  # noqa: E402
-import checkout  # noqa: E402
+from egmtest import TOP
+from project import checkout
 
 FILE = checkout.FILE
 LINES = checkout.LINES
@@ -381,7 +375,3 @@ class Repository(checkout.Base):
                 self.assertTrue(path.name == 'own-files.patch' or
                                 '/'.join(path.parts[-2:]) in series, path)
                 self.assertEqual(path.read_text().split('\n')[1], 'From: acpi-egm-memory <>')
-
-
-if __name__ == '__main__':
-    tap.main()

@@ -1,21 +1,13 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """query-acpi-egm-memory and info egm."""
 
 import os
 import pathlib
 import re
-import sys
 import tempfile
 import unittest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / 'tests'))
-# pylint: disable=wrong-import-position
-from egmtest import machine, standin, tap  # noqa: E402
-
-BUILD = pathlib.Path(os.environ['EGM_BUILD'])
-MIB = 1 << 20
-RAM_BASE = 0x40000000
+from egmtest import BUILD, MIB, RAM_BASE, machine, standin
 
 
 class Query(unittest.TestCase):
@@ -140,7 +132,3 @@ class Query(unittest.TestCase):
             before = query(500)
             # The smallest string takes 32 bytes: one that leaks would be 156 KiB.
             self.assertLess(query(5000) - before, 100 << 10)
-
-
-if __name__ == '__main__':
-    tap.main()

@@ -1,22 +1,13 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """README.md names the programs that make check runs."""
 
 import fnmatch
 import json
-import os
-import pathlib
 import platform
 import re
-import sys
 import unittest
 
-TOP = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(TOP / 'tests'))
-# pylint: disable=wrong-import-position
-from egmtest import tap  # noqa: E402
-
-BUILD = pathlib.Path(os.environ['EGM_BUILD'])
+from egmtest import BUILD, TOP
 
 
 class Readme(unittest.TestCase):
@@ -44,7 +35,3 @@ class Readme(unittest.TestCase):
                               not any(fnmatch.fnmatch(name, pattern)
                                       for pattern in elsewhere)],
                          'README has more')
-
-
-if __name__ == '__main__':
-    tap.main()

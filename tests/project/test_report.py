@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """egm-report: a table for each thing that it has to notice."""
 
@@ -17,18 +16,12 @@ import threading
 import time
 import unittest
 
-TOP = pathlib.Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(TOP / 'tests'), str(TOP / 'tools')]
-# pylint: disable=wrong-import-position
-from egm import (aml, guestinfo, report, running, show, smbios,  # noqa: E402
-                 tables)
-from egm.srat import Affinity  # noqa: E402
-from egmtest import machine, standin, tap  # noqa: E402
-from acpi_made import (HOT, affinity, checked, initiator, processor,  # noqa: E402
-                       slit, srat, table)
-import fuzz  # noqa: E402
+from egm import aml, guestinfo, report, running, show, smbios, tables
+from egm.srat import Affinity
+from egmtest import BUILD, TOP, machine, standin
+from project import fuzz
+from project.acpi_made import HOT, affinity, checked, initiator, processor, slit, srat, table
 
-BUILD = pathlib.Path(os.environ['EGM_BUILD'])
 GOLDEN = TOP / 'tests/data/acpi/aarch64/virt'
 BASE, SIZE = 0x40000000, 0x20000000
 PROPERTIES = (('nvidia,egm-base-pa', f'{BASE:#x}'),
@@ -942,7 +935,3 @@ class Command(unittest.TestCase):
         """UEFI starts in the first node, whatever the last one is."""
         text = self.ask([256, 512], *((n << 24, 1) for n in range(1, 32)))
         self.assertIn(' withheld\n', text)
-
-
-if __name__ == '__main__':
-    tap.main()

@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What QEMU does about retired pages, up to the device tree that it gives.
 
@@ -9,18 +8,12 @@ import os
 import pathlib
 import random
 import struct
-import sys
 import tempfile
 import unittest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / 'tests'))
-# pylint: disable=wrong-import-position
-from egmtest import fdt, machine, process, standin, tap  # noqa: E402
+from egmtest import BUILD, KIB, MIB, RAM_BASE, fdt, machine, process, standin
 
-BUILD = pathlib.Path(os.environ['EGM_BUILD'])
-KIB, MIB = 1 << 10, 1 << 20
 BLOCK = 64 * KIB
-RAM_BASE = 0x40000000
 RAM_SIZE = 512 * MIB
 LIMIT = 768
 
@@ -497,7 +490,3 @@ class Retired(unittest.TestCase):
                           **{'command-line': 'info memdev'})
         self.assertIn('bad range: 0x200000-0x20ffff\r\n'
                       '  bad range: 0x4100000-0x410ffff\r\n', text)
-
-
-if __name__ == '__main__':
-    tap.main()

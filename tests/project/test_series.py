@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The series for qemu-devel can be written, and its check can fail."""
 
@@ -7,16 +6,11 @@ import pathlib
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from unittest import mock
 
-TOP = pathlib.Path(__file__).resolve().parents[2]
-BUILD = os.environ['EGM_BUILD']
-sys.path.insert(0, str(TOP / 'tests'))
-# pylint: disable=wrong-import-position
-from egmtest import machine, tap  # noqa: E402
-import checkout  # noqa: E402
+from egmtest import BUILD, TOP, machine
+from project import checkout
 
 # The sender of the series
 IDENTITY = {f'GIT_{who}_{what}': value for who in ('AUTHOR', 'COMMITTER')
@@ -120,7 +114,3 @@ class Check(checkout.Series):
         self.succeeds('scripts/save', 'qemu-9.9.0')
         self.assert_fails(['scripts/check-series', '--no-build'],
                           'error: 0001-hw-arm-bb.patch needs a patch before it')
-
-
-if __name__ == '__main__':
-    tap.main()

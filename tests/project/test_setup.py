@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """configure and its scripts: each failure gives one clear message.
 
@@ -8,15 +7,11 @@ Stand-ins for apt-get, df and so on bring the failures about.
 import os
 import pathlib
 import shutil
-import sys
 import unittest
 from unittest import mock
 
-TOP = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(TOP / 'tests'))
-# pylint: disable=wrong-import-position
-from egmtest import made, process, tap  # noqa: E402
-import checkout  # noqa: E402
+from egmtest import BUILD, TOP, made, process
+from project import checkout
 
 APT_TARGETS = '''#!/bin/sh
 case "$*" in
@@ -206,7 +201,3 @@ class Setup(checkout.Checkout):
             self.assertEqual(status, 0, output)
             self.assertRegex(output, rf'/configure +{option};')
             self.assertIn('scripts/dist build-arm64', output)
-
-
-if __name__ == '__main__':
-    tap.main()

@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The ACPI tables of every kind of machine, as QEMU offers them to the firmware.
 
@@ -6,23 +5,14 @@ ACPICA's interpreter evaluates DSDT. No guest runs, so a case takes a second.
 """
 
 import dataclasses
-import os
-import pathlib
-import sys
 import tempfile
 import unittest
 
-TOP = pathlib.Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(TOP / 'tests'), str(TOP / 'tools')]
-# pylint: disable=wrong-import-position
-from egm import slit, srat  # noqa: E402
-from egmtest import acpi, fw_cfg, machine, tap  # noqa: E402
-from egmtest.options import (devices, distance, distances, edu, egm, gpu,  # noqa: E402
-                             initiators, port, pxb, ram, switch)
+from egm import slit, srat
+from egmtest import BUILD, MIB, RAM_BASE, acpi, fw_cfg, machine
+from egmtest.options import (devices, distance, distances, edu, egm, gpu, initiators, port, pxb,
+                             ram, switch)
 
-BUILD = pathlib.Path(os.environ['EGM_BUILD'])
-MIB = 1 << 20
-RAM_BASE = 0x40000000
 ECAM_BASE = 0x4010000000
 RANGE = (RAM_BASE, 128 * MIB, 0)      # of a machine's only node
 
@@ -357,7 +347,3 @@ class Unplug(Base):
                 'qom-list', path='/machine/peripheral')])
             self.check_reset(vm, qtest, bare, [])
         self.assertEqual(vm.process.returncode, 0)
-
-
-if __name__ == '__main__':
-    tap.main()

@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The installed QEMU runs an ordinary VM, without EGM."""
 
@@ -6,19 +5,13 @@ import json
 import os
 import pathlib
 import re
-import sys
 import tempfile
 import unittest
 
-TOP = pathlib.Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(TOP / 'tests'), str(TOP / 'tools')]
-# pylint: disable=wrong-import-position
-from egm import tables  # noqa: E402
-from egmtest import grace, machine, process, tap  # noqa: E402
-from egmtest.made import made  # noqa: E402
+from egm import tables
+from egmtest import BUILD, RAM_BASE, TOP, grace, machine, process
+from egmtest.made import made
 
-BUILD = pathlib.Path(os.environ['EGM_BUILD'])
-RAM_BASE = 0x40000000
 RAM_SIZE = 512 << 20
 # docs/build.md has these lists, too.
 DEVICES = """
@@ -137,7 +130,3 @@ class OrdinaryVM(unittest.TestCase):
         """The option help tells how the object is used."""
         text = process.output(self.binary, '-object', 'acpi-egm-memory,help')
         self.assertRegex(text, r'pci-dev=<string>\s+- id or QOM path')
-
-
-if __name__ == '__main__':
-    tap.main()
