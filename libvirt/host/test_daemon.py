@@ -12,12 +12,11 @@ import pathlib
 import re
 import shlex
 import socket
-import sys
 import unittest
 
 from egm import srat
-from egmtest import BUILD, MIB, RAM_BASE, TOP, acpi, console, process
-from egmtest.made import need_arm64
+from lib import BUILD, MIB, RAM_BASE, TOP, acpi, console, process
+from lib.made import need_arm64
 from guest.guest import Commands, pattern
 from host.host import ARM64, REGIONS, Host
 

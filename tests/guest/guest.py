@@ -8,8 +8,8 @@ import mmap
 import pathlib
 import re
 
-from egmtest import console, machine
-from egmtest.made import made
+from lib import console, machine
+from lib.made import made
 
 BLOCK = 64 << 10     # what is withheld for a bad page
 BAD_LOG = re.compile(r'ACPI Error|AE_|Firmware Bug|Faking a node')
@@ -171,7 +171,7 @@ class Guest(Commands, console.Console):
     def __init__(self, build, kernel, args, keep, *, uefi=True, append='',
                  environment=None):
         build = pathlib.Path(build)
-        initrd = made(build, f'egm/tests/guest/{kernel}.initrd')
+        initrd = made(build, f'egm/tests/images/{kernel}.initrd')
         flash = ['-drive', 'if=pflash,format=raw,readonly=on,file='
                  f'{build}/pc-bios/edk2-aarch64-code.fd']
         super().__init__(machine.Machine(build, [

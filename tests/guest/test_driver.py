@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import unittest
 
-from egmtest import BUILD, MIB, RAM_BASE
+from lib import BUILD, MIB, RAM_BASE
 from guest.guest import Guest, pattern
 from guest.test_guest import devices, edu, egm, gpu, port, pxb, ram
 

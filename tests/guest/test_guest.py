@@ -12,9 +12,9 @@ import shutil
 import tempfile
 import unittest
 
-from egmtest import BUILD, MIB, RAM_BASE
-from egmtest.machine import has
-from egmtest.options import (devices, distance, distances, edu, egm, gpu, initiators, nic, port,
+from lib import BUILD, MIB, RAM_BASE
+from lib.machine import has
+from lib.options import (devices, distance, distances, edu, egm, gpu, initiators, nic, port,
                              pxb, ram, switch)
 from guest.guest import Egm, Guest, pattern, read_file
 

@@ -7,7 +7,7 @@ a pattern, which must be there after the guest has written to all of its memory.
 
 import random
 
-from egmtest import BUILD, MIB, RAM_BASE, fdt, standin
+from lib import BUILD, MIB, RAM_BASE, fdt, standin
 from guest.guest import BLOCK, Guest
 from guest.test_guest import Base, Case, devices, egm, gpu, port, pxb
 

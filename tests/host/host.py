@@ -11,11 +11,10 @@ import os
 import pathlib
 import shlex
 import socket
-import sys
 
-from egmtest import MIB, console, machine, process
-from egmtest.made import made
-from egmtest.qtest import Qtest
+from lib import MIB, console, machine, process
+from lib.made import made
+from lib.qtest import Qtest
 from guest.guest import Commands
 
 # Two regions, as of two sockets: sizes, by proximity domain.
@@ -75,7 +74,7 @@ class Host(console.Console):
 
     def __init__(self, platform, build, keep):
         self.platform = platform
-        initrd = made(build, f'egm/tests/host/{platform.name}.initrd')
+        initrd = made(build, f'egm/tests/images/{platform.name}.initrd')
         vm = machine.Machine(
             build, ['-kernel', str(initrd.with_suffix('.vmlinuz')),
                     '-initrd', str(initrd), '-append',

@@ -8,7 +8,7 @@ egm-vm runs in the host, with the part of Python that it needs.
 import contextlib
 import re
 
-from egmtest import MIB
+from lib import MIB
 from host.host import REGIONS, Qemu
 from host.test_host import FREE, HOST, WORD, HostTest, ram, word
 

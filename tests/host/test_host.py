@@ -7,13 +7,12 @@ the kernel, its IOMMU driver, vfio, and the QEMU that was built.
 
 import atexit
 import os
-import sys
 import time
 import unittest
 
 from egm import srat
-from egmtest import BUILD, MIB, RAM_BASE, acpi, fdt, fw_cfg
-from egmtest.made import need_arm64
+from lib import BUILD, MIB, RAM_BASE, acpi, fdt, fw_cfg
+from lib.made import need_arm64
 from host.host import PLATFORMS, REGIONS, Dma, Host, Qemu
 
 HOST = PLATFORMS[os.environ.get('EGM_HOST', 'arm64')]

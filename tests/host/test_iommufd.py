@@ -8,7 +8,7 @@ tells how it comes to do so here.
 import contextlib
 import os
 
-from egmtest import MIB, RAM_BASE
+from lib import MIB, RAM_BASE
 from host.host import Dma, Qemu
 from host.test_host import HOST, SECOND_BRIDGE, backend, egm, HostTest, node, passthrough, ram
 

@@ -9,8 +9,8 @@ import dataclasses
 import re
 import unittest
 
-from egmtest import BUILD, MIB, RAM_BASE
-from egmtest.made import need_arm64
+from lib import BUILD, MIB, RAM_BASE
+from lib.made import need_arm64
 from guest.guest import BLOCK, pattern
 from host.host import ARM64, Dma, Guest, Host, Qemu
 from host.test_host import (HOST, ONE, SECOND_BRIDGE, backend, egm, HostTest, node, passthrough,

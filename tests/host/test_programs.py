@@ -12,7 +12,7 @@ class Programs(HostTest):
     """Each runs all that it plans, and nothing fails."""
 
     def test_programs(self):
-        """Those that tests/host/meson.build names."""
+        """Those that tests/images/meson.build names."""
         # One makes a terminal.
         self.host.check('mkdir /dev/pts && mount -t devpts devpts /dev/pts')
         self.addCleanup(self.host.check, 'umount /dev/pts && rmdir /dev/pts')
