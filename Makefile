@@ -34,7 +34,7 @@ check-fresh:
 
 # Damaged ACPI tables for egm-report, damaged hosts for egm-vm: 10000 of each
 fuzz:
-	@tests/project/fuzz.py
+	@PYTHONPATH=tests:tools /usr/bin/python3 -m tools.fuzz
 
 options = $(if $(BASE),--base=$(BASE))
 

@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """virtqemud on the arm64 host of tests/host: KVM, real vfio-pci, our QEMU, the
 stand-in driver, and the guest of tests/guest.
@@ -13,17 +12,13 @@ import pathlib
 import re
 import shlex
 import socket
-import sys
 import unittest
 
-TOP = pathlib.Path(__file__).resolve().parents[2]
-BUILD = pathlib.Path(os.environ['EGM_BUILD'])
-sys.path[:0] = [str(TOP / 'tests'), str(TOP / 'tests/host')]
-# pylint: disable=wrong-import-position
-from egmtest import acpi, console, process, tap  # noqa: E402
-from egmtest.made import need_arm64  # noqa: E402
-from host import ARM64, Host, MIB, REGIONS  # noqa: E402
-from guest import Commands, RAM_BASE, pattern  # noqa: E402
+from egm import srat
+from lib import BUILD, MIB, RAM_BASE, TOP, acpi, console, process
+from lib.made import need_arm64
+from guest.guest import Commands, pattern
+from host.host import ARM64, REGIONS, Host
 
 PLATFORM = ARM64
 KEEP = TOP / 'build-libvirt/host'
@@ -116,6 +111,8 @@ class Daemon(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
+        if not (TOP / 'build-libvirt/build.ninja').exists():
+            raise unittest.SkipTest('libvirt is not configured: make libvirt')
         need_arm64(BUILD)
         initrd = TOP / 'build-libvirt/host.initrd'
         process.output(TOP / 'libvirt/host/prepare', initrd)
@@ -277,13 +274,12 @@ class Daemon(unittest.TestCase):
         """What QEMU's tables and the driver tell: base, size and node of each GPU's
         cell, by the number of its host bridge."""
         report = guest.report()
-        text = {name: acpi.decode(guest.keep, name, data)
-                for name, data in guest.tables().items()}
-        devices = {d.path: d for d in acpi.egm_devices(text['DSDT'])}
+        tables = guest.tables()
+        devices = {d.path: d for d in acpi.egm_devices(tables['DSDT'])}
         self.assertEqual({d.bus: (d.base, d.size, d.pxm)
                           for d in devices.values()}, gpus)
         cells = {(a.base, a.size, a.pxm)
-                 for a in acpi.memory_affinities(text['SRAT']) if a.enabled}
+                 for a in srat.read(tables['SRAT']).affinities if a.enabled}
         self.assertEqual(cells, set(gpus.values()))
         # Linux writes all four letters of a name.
         found = {re.sub(r'_+(?=\.|$)', '', e.path): (e.base, e.size, e.pxm)
@@ -479,10 +475,3 @@ class Daemon(unittest.TestCase):
         kinds = [o['type'] for o in self.ask('egm', 'qom-list', path='/objects')]
         self.assertEqual(kinds.count('child<acpi-generic-initiator>'), 3 * 8)
         self.assertEqual(kinds.count('child<iommufd>'), 1)
-
-
-if __name__ == '__main__':
-    if (TOP / 'build-libvirt/build.ninja').exists():
-        tap.main()
-    else:
-        print('1..0 # SKIP libvirt is not configured: make libvirt')

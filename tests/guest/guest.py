@@ -7,14 +7,10 @@ import gzip
 import mmap
 import pathlib
 import re
-import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / 'tests'))
-# pylint: disable=wrong-import-position
-from egmtest import acpi, console, machine  # noqa: E402
-from egmtest.made import made  # noqa: E402
+from lib import console, machine
+from lib.made import made
 
-RAM_BASE = 0x40000000
 BLOCK = 64 << 10     # the least hole
 BAD_LOG = re.compile(r'ACPI Error|AE_|Firmware Bug|Faking a node')
 
@@ -132,8 +128,7 @@ class Commands:
 
     def command(self, text):
         """Run a command in the guest; give its lines."""
-        self.send(text)
-        output = self.expect(f'EGM done {text.split()[0]}')
+        _, output = self.run(text)
         return [line[4:].rstrip() for line in output.splitlines()
                 if line.startswith('EGM ')]
 
@@ -151,7 +146,7 @@ class Commands:
         for line in self.command('tables'):
             _, name, data = line.split()
             result[name] = gzip.decompress(base64.b64decode(data))
-            acpi.decode(self.keep, name, result[name])
+            (self.keep / f'{name.lower()}.aml').write_bytes(result[name])
         return result
 
     def ram(self):
@@ -168,15 +163,15 @@ class Guest(Commands, console.Console):
     """A virt machine booting UEFI, then Linux; a context manager.
 
     args: QEMU options in addition to firmware, kernel and console. append: words
-    in addition to those on the kernel's command line. The console,
-    and tables with what iasl makes of them, are kept in `keep`. The smallest CPU
-    that has the kernel's page size is taken, for speed.
+    in addition to those on the kernel's command line. The console and the tables
+    are kept in `keep`. The smallest CPU that has the kernel's page size is taken,
+    for speed.
     """
 
     def __init__(self, build, kernel, args, keep, *, uefi=True, append='',
                  environment=None):
         build = pathlib.Path(build)
-        initrd = made(build, f'egm/tests/guest/{kernel}.initrd')
+        initrd = made(build, f'egm/tests/images/{kernel}.initrd')
         flash = ['-drive', 'if=pflash,format=raw,readonly=on,file='
                  f'{build}/pc-bios/edk2-aarch64-code.fd']
         super().__init__(machine.Machine(build, [

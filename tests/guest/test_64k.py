@@ -1,19 +1,10 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The guest tests with pages of 64 KiB, as guests on Grace have them.
 
 The kernel is built for this; it knows all NUMA nodes that QEMU has.
 """
 
-import pathlib
-import sys
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-# pylint: disable=wrong-import-position
-import test_driver  # noqa: E402
-import test_guest  # noqa: E402
-import test_retired  # noqa: E402
-from egmtest import tap  # noqa: E402
+from guest import test_driver, test_guest, test_retired
 
 KERNEL = '6.12-64k'
 
@@ -48,7 +39,3 @@ class Driver64k(test_driver.Driver):
     """The host's half of the driver."""
 
     kernel = KERNEL
-
-
-if __name__ == '__main__':
-    tap.main()

@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The host's half of the driver, in a guest: from our tables to /dev/egmX.
 
@@ -8,20 +7,15 @@ alone (mem=), and the stand-in for the driver finds in the _DSD where they are.
 
 import mmap
 import os
-import pathlib
 import re
 import shutil
-import sys
 import tempfile
 import unittest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-# pylint: disable=wrong-import-position
-from guest import Guest, RAM_BASE, pattern  # noqa: E402
-from egmtest import tap  # noqa: E402
-from test_guest import MIB, devices, edu, egm, gpu, port, pxb, ram  # noqa: E402
+from lib import BUILD, MIB, RAM_BASE
+from guest.guest import Guest, pattern
+from guest.test_guest import devices, edu, egm, gpu, port, pxb, ram
 
-BUILD = pathlib.Path(os.environ['EGM_BUILD'])
 # Node 0 is the kernel's; GPUs 0 and 1 are of node 1, GPU 2 is of node 2.
 SIZES = 512, 256, 128
 MACHINE = [
@@ -113,7 +107,3 @@ class Driver(unittest.TestCase):
             guest.boot()
             refused, = guest.command('driver')
             self.assertIn('Invalid', refused)
-
-
-if __name__ == '__main__':
-    tap.main()

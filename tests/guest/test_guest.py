@@ -1,89 +1,22 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A real Linux guest reads what QEMU advertises.
 
 The calls are those of the real driver (see probe/); the machines below are the
-topologies that people build. Names: gpuN has EGM, everything else has not.
+topologies that people build.
 """
 
 import dataclasses
-import os
 import pathlib
 import re
 import shutil
-import sys
 import tempfile
 import unittest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-# pylint: disable=wrong-import-position
-from guest import Egm, Guest, RAM_BASE, pattern, read_file  # noqa: E402
-from egmtest import machine, tap  # noqa: E402
-
-BUILD = pathlib.Path(os.environ['EGM_BUILD'])
-MIB = 1 << 20
-
-
-def ram(directory, sizes, empty=0):
-    """NUMA nodes with a file each, a CPU each, then nodes without memory."""
-    args = ['-m', f'{sum(sizes)}M', '-smp', f'{len(sizes)},sockets={len(sizes)}']
-    for n, size in enumerate(sizes):
-        args += ['-object', f'memory-backend-file,id=m{n},size={size}M,share=on,'
-                 f'mem-path={directory}/m{n}',
-                 '-numa', f'node,nodeid={n},memdev=m{n},cpus={n}']
-    for n in range(empty):
-        args += ['-numa', f'node,nodeid={len(sizes) + n}']
-    return args
-
-
-def devices(*texts):
-    """-device for each; a gpu is a device that QEMU emulates."""
-    return [x for text in texts for x in ('-device', text)]
-
-
-def port(name, bus, where='0'):
-    """A root port; chassis numbers must differ.
-
-    Without I/O space: with pages larger than 4 KiB Linux does not survive the
-    small windows of several host bridges.
-    """
-    number = sum(map(ord, name + bus)) % 250 + 1
-    return (f'pcie-root-port,id={name},bus={bus},addr={where},chassis={number},'
-            'io-reserve=0')
-
-
-def pxb(name, number, node=None):
-    """A host bridge of its own, at bus NUMBER."""
-    numa = '' if node is None else f',numa_node={node}'
-    return f'pxb-pcie,id={name},bus=pcie.0,bus_nr={number}{numa}'
-
-
-def gpu(number, bus, where='0'):
-    """Stands in for a GPU: an endpoint without I/O space."""
-    return f'edu,id=gpu{number},bus={bus},addr={where}'
-
-
-def nic(bus, where='0'):
-    """A neighbour that must not get properties."""
-    return f'virtio-net-pci,id=nic,bus={bus},addr={where},romfile='
-
-
-def edu(bus, where='0'):
-    """Another neighbour."""
-    return f'edu,bus={bus},addr={where}'
-
-
-def egm(*nodes):
-    """An object for gpu0, gpu1, ... with its node."""
-    return [x for n, node in enumerate(nodes) for x in
-            ('-object', f'acpi-egm-memory,id=egm{n},pci-dev=gpu{n},node={node}')]
-
-
-def initiators(number, nodes):
-    """Nodes for a GPU's own memory."""
-    return [x for node in nodes for x in
-            ('-object', f'acpi-generic-initiator,id=gi{node},'
-             f'pci-dev=gpu{number},node={node}')]
+from lib import BUILD, MIB, RAM_BASE
+from lib.machine import has
+from lib.options import (devices, distance, distances, edu, egm, gpu, initiators, nic, port,
+                             pxb, ram, switch)
+from guest.guest import Egm, Guest, pattern, read_file
 
 
 @dataclasses.dataclass
@@ -133,9 +66,7 @@ CASES = {
                 pxb('pxb1', 0x10), port('rp2', 'pxb1', '0'), gpu(2, 'rp2'),
                 port('rp3', 'pxb1', '1'), edu('rp3'),
                 pxb('pxb2', 0x20, 2), port('rp4', 'pxb2'),
-                'x3130-upstream,id=up,bus=rp4',
-                'xio3130-downstream,id=d0,bus=up,chassis=251,addr=0',
-                'xio3130-downstream,id=d1,bus=up,chassis=252,addr=1',
+                *switch('up', 'rp4', ('d0', 0), ('d1', 1)),
                 gpu(3, 'd0'), gpu(4, 'd1'),
                 pxb('pxb3', 0x30, 3), port('rp5', 'pxb3'), gpu(5, 'rp5'),
                 pxb('pxb4', 0x40, 0), port('rp6', 'pxb4'), gpu(6, 'rp6'),
@@ -186,30 +117,14 @@ CASES = {
 }
 
 
-def distances(count):
-    """Some, of each of COUNT nodes to all of them."""
-    def one(a, b):
-        return 10 if a == b else 11 + (a * b + a + b) % 240
-
-    return {a: [one(a, b) for b in range(count)] for a in range(count)}
-
-
 def with_initiators(each):
     """2 sockets and 4 GPUs with EACH nodes; options are in no order."""
     count = 2 + 4 * each
-    dist = [x for a, row in distances(count).items() for b in range(a + 1, count)
-            for x in ('-numa', f'dist,src={a},dst={b},val={row[b]}')]
     own = [x for g in (2, 0, 3, 1) for x in
            initiators(g, reversed(range(2 + each * g, 2 + each * (g + 1))))]
     return dataclasses.replace(CASES['two_sockets'], empty=4 * each,
-                               args=TWO_SOCKETS + own + egm(0, 0, 1, 1) + dist)
-
-
-def has(kind, name):
-    """Whether a type of this QEMU has a property."""
-    with machine.Machine(BUILD, ['-machine', 'none']) as vm:
-        return name in (p['name'] for p in
-                        vm.cmd('qom-list-properties', typename=kind))
+                               args=TWO_SOCKETS + own + egm(0, 0, 1, 1)
+                               + distance(distances(count)))
 
 
 class Base(unittest.TestCase):
@@ -266,7 +181,7 @@ class Base(unittest.TestCase):
 
     def boot_once(self, case, kernel=None):
         """Boot, verify, end."""
-        if case.needs and not has(*case.needs):
+        if case.needs and not has(BUILD, *case.needs):
             self.skipTest(f'this QEMU has no {".".join(case.needs)}')
         with self.guest(case, kernel) as guest:
             guest.boot()
@@ -335,7 +250,7 @@ class Lifecycle(Base):
     def test_acpi_hotplug(self):
         """ACPI PCI hot-plug has scopes of its own for the same Devices."""
         option = 'acpi-pci-hotplug-with-bridge-support'
-        if not has('acpi-ged', option):
+        if not has(BUILD, 'acpi-ged', option):
             self.skipTest('this QEMU does not have it')
         case = Case(
             devices(port('rp0', 'pcie.0', '2'), gpu(0, 'rp0'),
@@ -398,7 +313,3 @@ class Lifecycle(Base):
             guest.boot()
             self.assertTrue(guest.report().same(first))
             self.assertEqual(guest.tables(), tables)
-
-
-if __name__ == '__main__':
-    tap.main()

@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A real Linux guest never touches retired pages.
 
@@ -6,16 +5,11 @@ The EGM device is a stand-in: /dev/zero with a list of retired pages. These have
 a pattern, which must be there after the guest has written to all of its memory.
 """
 
-import pathlib
 import random
-import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-# pylint: disable=wrong-import-position
-from guest import BLOCK, Guest, RAM_BASE  # noqa: E402
-from test_guest import (BUILD, Base, Case, MIB, devices, egm, gpu, port,  # noqa
-                        pxb)
-from egmtest import fdt, standin, tap  # noqa: E402
+from lib import BUILD, MIB, RAM_BASE, fdt, standin
+from guest.guest import BLOCK, Guest
+from guest.test_guest import Base, Case, devices, egm, gpu, port, pxb
 
 PAGE = 4 << 10
 POISON = 0x7265746972656421
@@ -166,7 +160,3 @@ class Retired(Base):
             guest.boot()
             self.look(guest, blocks([first, second], base), ())
             self.assertTrue(guest.report().same(before))
-
-
-if __name__ == '__main__':
-    tap.main()

@@ -11,17 +11,12 @@ import os
 import pathlib
 import shlex
 import socket
-import struct
-import sys
 
-for _directory in '', 'guest':
-    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / _directory))
-# pylint: disable=wrong-import-position
-from egmtest import console, machine, process  # noqa: E402
-from guest import Commands  # noqa: E402
-from egmtest.made import made  # noqa: E402
+from lib import MIB, console, machine, process
+from lib.made import made
+from lib.qtest import Qtest
+from guest.guest import Commands
 
-MIB = 1 << 20
 # Two regions, as of two sockets: sizes, by proximity domain.
 REGIONS = {4: 1024 * MIB, 5: 256 * MIB}
 
@@ -79,7 +74,7 @@ class Host(console.Console):
 
     def __init__(self, platform, build, keep):
         self.platform = platform
-        initrd = made(build, f'egm/tests/host/{platform.name}.initrd')
+        initrd = made(build, f'egm/tests/images/{platform.name}.initrd')
         vm = machine.Machine(
             build, ['-kernel', str(initrd.with_suffix('.vmlinuz')),
                     '-initrd', str(initrd), '-append',
@@ -99,13 +94,6 @@ class Host(console.Console):
             vm.args += ['-chardev', f'socket,id={name},path={path},server=on,'
                         'wait=off', '-device', f'virtserialport,chardev={name}']
         super().__init__(vm, keep)
-
-    def run(self, line, seconds=machine.LIMIT):
-        """Run a line of shell; give its exit status and what it printed."""
-        self.send(line)
-        text = self.expect('EGM done ', seconds)
-        status = self.expect('\n')
-        return int(status), text.replace('\r', '').lstrip('\n')
 
     def check(self, line):
         """Run a line of shell that must succeed; give what it printed."""
@@ -202,7 +190,7 @@ def file_offset(path, function):
     raise AssertionError(f'{path}: {function} is in no segment')
 
 
-class Qemu:
+class Qemu(Qtest):
     """Our QEMU on the host, for as long as the `with` block runs.
 
     text: what it said until it was up
@@ -210,6 +198,7 @@ class Qemu:
     """
 
     def __init__(self, host, args, machine_args=None):
+        super().__init__(None)      # connected by __enter__()
         self.host = host
         self.line = (f'{host.command(args, machine_args)} '
                      '-chardev pipe,id=qt,path=/dev/vport0p1 '
@@ -231,8 +220,8 @@ class Qemu:
             self.sockets.append(connection)
         self.serial = self.sockets[2]
         self.sockets[0].settimeout(machine.LIMIT)
-        self.qtest = QEMUQtestProtocol(sock=self.sockets[0])
-        self.qtest.connect()
+        self.protocol = QEMUQtestProtocol(sock=self.sockets[0])
+        self.protocol.connect()
         try:
             self.text = self.host.check(f'{self.line} 2>&1')
         except AssertionError:
@@ -252,7 +241,7 @@ class Qemu:
         self.serial.shutdown(socket.SHUT_RDWR)
 
     def _close(self):
-        self.qtest.close()
+        self.protocol.close()
         self.sockets[1].close()
 
     def cmd(self, name, **arguments):
@@ -263,24 +252,6 @@ class Qemu:
         """Send a signal that ends it, and wait until it is gone."""
         self.host.check(f'kill -{signal} {self.pid} 2> /dev/null; '
                         f'while [ -e /proc/{self.pid} ]; do sleep 0.1; done')
-
-    def _command(self, text):
-        answer = self.qtest.cmd(text).split()
-        if answer[:1] != ['OK']:
-            raise AssertionError(f'{text}: {answer}')
-        return answer[1:]
-
-    def read(self, address, length):
-        """Guest memory, by guest physical address."""
-        return bytes.fromhex(self._command(f'read {address:#x} {length:#x}')[0][2:])
-
-    def write(self, address, data):
-        """Guest memory or a device, by guest physical address."""
-        self._command(f'write {address:#x} {len(data):#x} 0x{data.hex()}')
-
-    def writel(self, address, value):
-        """A register of 32 bits."""
-        self.write(address, struct.pack('<I', value))
 
 
 class Guest(Commands, console.Terminal):

@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """EGM devices: what QEMU refuses before it opens one, the second user, descriptors.
 
@@ -7,10 +6,9 @@ The host and the stand-in are those of test_host.py.
 
 import re
 
-from test_host import (FREE, HOST, HostTest, SECOND_BRIDGE, WORD, backend, egm, node,
-                       passthrough, ram, word)
-from host import Qemu
-from egmtest import tap
+from host.host import Qemu
+from host.test_host import (FREE, HOST, SECOND_BRIDGE, WORD, backend, egm, HostTest, node,
+                            passthrough, ram, word)
 
 IN_USE = ': the region is in use by another process\n'
 PORT = ['-device', 'pcie-root-port,id=rp0,addr=1']
@@ -255,7 +253,3 @@ class Vfio(DeviceTest):
         self.assertEqual(text.count('\n'), 1, text)
         self.assertIn("warning: acpi-egm-memory 'egm0': pci-dev=dev0, node=0: the host "
                       'does not report the PCI address of the device', text)
-
-
-if __name__ == '__main__':
-    tap.main()

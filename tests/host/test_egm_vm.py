@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """egm-vm on a host with vfio: what it finds there, and what it writes starts.
 
@@ -9,9 +8,9 @@ egm-vm runs in the host, with the part of Python that it needs.
 import contextlib
 import re
 
-from test_host import FREE, HOST, HostTest, WORD, ram, word
-from host import MIB, Qemu, REGIONS
-from egmtest import tap
+from lib import MIB
+from host.host import REGIONS, Qemu
+from host.test_host import FREE, HOST, WORD, HostTest, ram, word
 
 FIRMWARE = '--firmware /tmp/firmware'
 # To QEMU's monitor, on a terminal that it shares with the guest's serial port
@@ -143,7 +142,3 @@ class EgmVm(HostTest):
             self.assertIn(gpu(0), self.start('--memory 128M'))
             self.host.check('grep -q iommufd=iommufd0 /tmp/vm')
         self.host.check(f'echo N > {parameter}')
-
-
-if __name__ == '__main__':
-    tap.main()

@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """QEMU on a host with vfio-pci and an EGM device.
 
@@ -8,21 +7,15 @@ the kernel, its IOMMU driver, vfio, and the QEMU that was built.
 
 import atexit
 import os
-import pathlib
-import sys
-import tempfile
 import time
 import unittest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-# pylint: disable=wrong-import-position
-from host import Dma, Host, MIB, PLATFORMS, Qemu, REGIONS  # noqa: E402
-from egmtest import acpi, fdt, fw_cfg, tap  # noqa: E402
-from egmtest.made import need_arm64  # noqa: E402
+from egm import srat
+from lib import BUILD, MIB, RAM_BASE, acpi, fdt, fw_cfg
+from lib.made import need_arm64
+from host.host import PLATFORMS, REGIONS, Dma, Host, Qemu
 
-BUILD = pathlib.Path(os.environ['EGM_BUILD'])
 HOST = PLATFORMS[os.environ.get('EGM_HOST', 'arm64')]
-RAM_BASE = 0x40000000
 WORD = 0x45474d20776f7264
 
 
@@ -175,15 +168,13 @@ class Works:
 
     def check_tables(self, qemu, gpus):
         """What QEMU tells, by number of the GPU."""
-        with tempfile.TemporaryDirectory(prefix='egm-host-') as directory:
-            text = {name: acpi.decode(directory, name, table)
-                    for name, table in fw_cfg.tables(qemu).items()}
+        tables = fw_cfg.tables(qemu)
         devices = {d.adrs: (d.base, d.size, d.pxm)
-                   for d in acpi.egm_devices(text['DSDT'])}
+                   for d in acpi.egm_devices(tables['DSDT'])}
         self.assertEqual(devices, {((number + 1) << 16, 0): value
                                    for (number,), value in gpus.items()})
         affinities = {(a.base, a.size, a.pxm)
-                      for a in acpi.memory_affinities(text['SRAT']) if a.enabled}
+                      for a in srat.read(tables['SRAT']).affinities if a.enabled}
         self.assertEqual(affinities, set(gpus.values()))
 
     def test_two_regions(self):
@@ -658,7 +649,3 @@ class OneVM(InUse):
             # RCU unmaps the last one, and the driver is to go.
             self.host.check(f'while grep -q /dev/egm4 /proc/{qemu.pid}/maps; do '
                             'sleep 0.1; done')
-
-
-if __name__ == '__main__':
-    tap.main()

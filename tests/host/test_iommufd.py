@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """EGM, and other RAM, with iommufd instead of vfio's type1.
 
@@ -9,10 +8,9 @@ tells how it comes to do so here.
 import contextlib
 import os
 
-from test_host import (HOST, HostTest, RAM_BASE, SECOND_BRIDGE, backend, egm, node,
-                       passthrough, ram)
-from host import Dma, MIB, Qemu
-from egmtest import tap
+from lib import MIB, RAM_BASE
+from host.host import Dma, Qemu
+from host.test_host import HOST, SECOND_BRIDGE, backend, egm, HostTest, node, passthrough, ram
 
 HINT = 'IOMMU_IOAS_MAP of memory without struct page (VM_PFNMAP)'
 IOMMUFD = ['-object', 'iommufd,id=iommufd0']
@@ -136,7 +134,3 @@ class Pfnmap(IommufdTest):
         with self.pfnmap():
             self.works(machine('-object',
                                'memory-backend-memfd,id=m0,size=256M'))
-
-
-if __name__ == '__main__':
-    tap.main()

@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Guests of KVM whose RAM is EGM: UEFI and Linux, with GPUs by vfio.
 
@@ -10,13 +9,13 @@ import dataclasses
 import re
 import unittest
 
-from test_host import (BUILD, HOST, HostTest, ONE, RAM_BASE, SECOND_BRIDGE,
-                       backend, egm, node, passthrough, ram)
-from test_iommufd import EGM as IOMMUFD
-from host import ARM64, Dma, Guest, Host, MIB, Qemu
-from guest import BLOCK, pattern
-from egmtest import tap
-from egmtest.made import need_arm64
+from lib import BUILD, MIB, RAM_BASE
+from lib.made import need_arm64
+from guest.guest import BLOCK, pattern
+from host.host import ARM64, Dma, Guest, Host, Qemu
+from host.test_host import (HOST, ONE, SECOND_BRIDGE, backend, egm, HostTest, node, passthrough,
+                            ram)
+from host.test_iommufd import EGM as IOMMUFD
 
 ECAM = 0x4010000000
 # Firmware needs what is below.
@@ -251,7 +250,3 @@ class OldCpu(unittest.TestCase):
                 for args, accel in ((ram(256, path='/dev/shm/m0'), ARM64.kvm),
                                     (ram(256), ARM64.guest)):
                     self.assertEqual(host.start(args, machine_args=accel), (0, ''))
-
-
-if __name__ == '__main__':
-    tap.main()

@@ -1,12 +1,10 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The unit tests and qtests of EGM, compiled for arm64, on the arm64 host."""
 
 import re
 import unittest
 
-from test_host import HOST, HostTest
-from egmtest import tap
+from host.test_host import HOST, HostTest
 
 
 @unittest.skipIf(HOST.inner == 'qemu-system-aarch64', 'they run on this machine')
@@ -14,7 +12,7 @@ class Programs(HostTest):
     """Each runs all that it plans, and nothing fails."""
 
     def test_programs(self):
-        """Those that tests/host/meson.build names."""
+        """Those that tests/images/meson.build names."""
         # One makes a terminal.
         self.host.check('mkdir /dev/pts && mount -t devpts devpts /dev/pts')
         self.addCleanup(self.host.check, 'umount /dev/pts && rmdir /dev/pts')
@@ -28,7 +26,3 @@ class Programs(HostTest):
                 planned, = re.findall(r'(?m)^1\.\.(\d+)$', text)
                 passed = re.findall(r'(?m)^ok \d+', text)
                 self.assertEqual((status, len(passed)), (0, int(planned)), text)
-
-
-if __name__ == '__main__':
-    tap.main()

@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the tests in Python, the demo and the benchmarks share."""
+
+import os
+import pathlib
+
+TOP = pathlib.Path(__file__).resolve().parents[2]
+# The build whose QEMU is tested
+BUILD = pathlib.Path(os.environ.get('EGM_BUILD', TOP / 'build'))
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+# Where RAM of a virt machine begins
+RAM_BASE = 0x40000000

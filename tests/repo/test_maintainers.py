@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""MAINTAINERS, ours and what is added to QEMU's, name what there is."""
+
+import fnmatch
+import re
+import unittest
+
+from lib import TOP, process
+
+
+def match(pattern, file):
+    """As scripts/get_maintainer.pl: a directory is all below it, and '*' ends
+    at a slash."""
+    if pattern.endswith('/'):
+        return file.startswith(pattern)
+    return file.count('/') == pattern.count('/') and fnmatch.fnmatch(file, pattern)
+
+
+class Maintainers(unittest.TestCase):
+    """Each file has an entry, each entry a file."""
+
+    def assert_complete(self, patterns, files):
+        """Patterns and files cover each other."""
+        self.assertTrue(files)
+        self.assertEqual(
+            [], [f for f in files if not any(match(p, f) for p in patterns)],
+            'no F: line names these')
+        self.assertEqual(
+            [], [p for p in patterns if not any(match(p, f) for f in files)],
+            'these F: lines name nothing')
+
+    def test_ours(self):
+        """All that is in the repository."""
+        files = process.output('git', '-C', TOP, 'ls-files').splitlines()
+        text = (TOP / 'MAINTAINERS').read_text()
+        self.assert_complete(re.findall('(?m)^F: (.*)', text), files)
+
+    def test_qemu(self):
+        """The files that travel with the series."""
+        patches = (TOP / 'patches/series').read_text().split('local/')[0]
+        text = ''.join(p.read_text() for p in (TOP / 'patches').rglob('*.patch'))
+        self.assert_complete(re.findall(r'(?m)^\+F: (.*)', text),
+                             re.findall(r'(?m)^[ \t]+([^#\s]+)$', patches))

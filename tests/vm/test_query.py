@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""query-acpi-egm-memory and info egm."""
+
+import os
+import pathlib
+import re
+import tempfile
+import unittest
+
+from lib import BUILD, MIB, RAM_BASE, machine, standin
+
+
+class Query(unittest.TestCase):
+    """Machines without a guest."""
+
+    def setUp(self):
+        self.tmp = tempfile.TemporaryDirectory(prefix='egm-query-')
+        self.addCleanup(self.tmp.cleanup)
+
+    def machine(self, *args, path=None, environment=None):
+        """A VM with one node."""
+        path = path or f'{self.tmp.name}/m0'
+        return machine.Machine(
+            BUILD, ['-machine', 'virt', '-accel', 'qtest', '-m', '128',
+                    '-object', f'memory-backend-file,id=m0,size=128M,share=on,'
+                    f'mem-path={path}', '-numa', 'node,memdev=m0', *args],
+            environment=environment)
+
+    PORT = ('-device', 'pxb-pcie,id=pxb,bus=pcie.0,bus_nr=32',
+            '-device', 'pcie-root-port,id=rp0,bus=pxb,chassis=1',
+            '-device', 'edu,id=gpu0,bus=rp0',
+            '-object', 'acpi-egm-memory,id=egm0,pci-dev=gpu0,node=0')
+    ROOT = ('-device', 'edu,id=gpu1,bus=pcie.0,addr=0x1f.0',
+            '-object', 'acpi-egm-memory,id=a1,pci-dev=/machine/peripheral/gpu1,'
+            'node=0')
+
+    @staticmethod
+    def info(vm):
+        """Lines of info egm."""
+        return vm.cmd('human-monitor-command',
+                      **{'command-line': 'info egm'}).splitlines()
+
+    def test_none(self):
+        """A machine without objects: an empty list, one line."""
+        with self.machine() as vm:
+            self.assertEqual(vm.cmd('query-acpi-egm-memory'), [])
+            self.assertEqual(self.info(vm), ['No acpi-egm-memory objects'])
+
+    def test_files(self):
+        """Sorted by id; the address behind a bridge is not known yet."""
+        with self.machine(*self.PORT, *self.ROOT) as vm:
+            common = {'base': RAM_BASE, 'size': 128 * MIB, 'holes': []}
+            self.assertEqual(vm.cmd('query-acpi-egm-memory'), [
+                {'id': 'a1', 'pci-address': '0000:00:1f.0',
+                 'acpi-path': r'\_SB.PCI0.SF8', **common},
+                {'id': 'egm0', 'acpi-path': r'\_SB.PC20.S00.S00', **common}])
+
+    def test_device(self):
+        """The region of the host, and holes."""
+        with standin.Zero(BUILD) as zero:
+            zero.retire((4 * MIB, 1), (100 * MIB, 128 << 10))
+            with self.machine(*self.PORT, path=zero.path,
+                              environment=zero.environment) as vm:
+                found, = vm.cmd('query-acpi-egm-memory')
+                lines = self.info(vm)
+        # Where there is no sysfs, only the number is known.
+        name = found['region']['name']
+        self.assertIn(name, ('zero', '1:5'))
+        self.assertEqual(found['region'], {'name': name, 'size': 1 << 40})
+        self.assertEqual(found['holes'], [
+            {'base': RAM_BASE + 4 * MIB, 'size': 64 << 10},
+            {'base': RAM_BASE + 100 * MIB, 'size': 128 << 10}])
+        self.assertEqual(lines, [
+            f'egm0: 0x40000000-0x47ffffff, 128 MiB, on {name}',
+            '    guest -, host -, ACPI \\_SB.PC20.S00.S00',
+            '    hole 0x40400000-0x4040ffff',
+            '    hole 0x46400000-0x4641ffff'])
+
+    def test_info(self):
+        """A paragraph for each object, whatever the length of ids."""
+        long = 'x' * 100
+        with self.machine(*self.PORT, '-device',
+                          f'edu,id={long},bus=pcie.0,addr=7', '-object',
+                          f'acpi-egm-memory,id=b{long},node=0,'
+                          f'pci-dev={long}') as vm:
+            lines = self.info(vm)
+        self.assertEqual(lines, [
+            f'b{long}: 0x40000000-0x47ffffff, 128 MiB, on no EGM region',
+            '    guest 0000:00:07.0, host -, ACPI \\_SB.PCI0.S38',
+            'egm0: 0x40000000-0x47ffffff, 128 MiB, on no EGM region',
+            '    guest -, host -, ACPI \\_SB.PC20.S00.S00'])
+
+    def test_gone(self):
+        """A device that is gone has no address and no path."""
+        # A function that no guest can see, as there is no function 0, goes at once.
+        with self.machine('-device', 'pcie-root-port,id=rp0,chassis=1',
+                          '-device', 'x3130-upstream,id=up,bus=rp0,addr=0.1',
+                          '-device', 'xio3130-downstream,id=d0,bus=up,chassis=2',
+                          '-device', 'edu,id=gpu0,bus=d0', '-object',
+                          'acpi-egm-memory,id=egm0,pci-dev=gpu0,node=0') as vm:
+            before, = vm.cmd('query-acpi-egm-memory')
+            vm.cmd('device_del', id='up')
+            after, = vm.cmd('query-acpi-egm-memory')
+            lines = self.info(vm)
+        self.assertEqual(set(before) - set(after), {'acpi-path'})
+        self.assertEqual(lines[1], '    guest -, host -, ACPI -')
+
+    def test_schema(self):
+        """Programs can rely on it."""
+        with self.machine() as vm:
+            schema = vm.cmd('query-qmp-schema')
+        command, = (e for e in schema if e['name'] == 'query-acpi-egm-memory')
+        self.assertNotIn('features', command)
+
+    @unittest.skipIf('LSAN_OPTIONS' in os.environ,
+                     'the sanitizer finds leaks, and keeps what was freed')
+    def test_leak(self):
+        """Thousands of queries cost no memory."""
+        def resident(vm):
+            # Not of files, which come as they are used
+            status = pathlib.Path(f'/proc/{vm.process.pid}/status').read_text()
+            return int(re.search(r'(?m)^RssAnon:\s*(\d+) kB', status)[1]) << 10
+
+        with self.machine(*self.PORT, *self.ROOT) as vm:
+            def query(times):
+                for _ in range(times):
+                    vm.cmd('query-acpi-egm-memory')
+                return resident(vm)
+
+            before = query(500)
+            # The smallest string takes 32 bytes: one that leaks would be 156 KiB.
+            self.assertLess(query(5000) - before, 100 << 10)
