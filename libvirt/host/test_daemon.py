@@ -40,19 +40,19 @@ PORT = """
       <address type='pci' domain='0x0000' bus='{index}' slot='0x00' function='0x0'/>
     </controller>"""
 GPU = """
-    <hostdev mode='subsystem' type='pci' managed='yes'>
+    <hostdev mode='subsystem' type='pci' managed='{managed}'>
       <driver iommufd='{iommufd}'/>
       <source>
         <address domain='0x{domain}' bus='0x{bus}' slot='0x{slot}' function='0x{function}'/>
       </source>
       <alias name='ua-gpu{number}'/>
       <address type='pci' domain='0x0000' bus='{port}' slot='0x00' function='0x0'/>
-    </hostdev>
+    </hostdev>"""
+EGM = """
     <memory model='egm'>
       {source}
-      <target><node>{node}</node><pciDev>ua-gpu{number}</pciDev></target>
+      <target>{size}<node>{node}</node><pciDev>ua-gpu{number}</pciDev></target>
     </memory>"""
-
 
 GUEST = """
     <kernel>/guest/vmlinuz</kernel>
@@ -62,11 +62,19 @@ CONSOLE = """
     <serial type='dev'><source path='/dev/vport0p3'/></serial>"""
 
 
-def domain(name, *gpus, size=128, iommufd='no', guest=False):
+def egm_device(number, node, path=None, size=None):
+    """The EGM device of a GPU; `size` in MiB."""
+    return EGM.format(number=number, node=node,
+                      source=f'<source><path>{path}</path></source>' if path else '',
+                      size=f"<size unit='MiB'>{size}</size>" if size else '')
+
+
+def domain(name, *gpus, size=128, iommufd='no', managed='yes', guest=False, ordinary=False):
     """A domain, each GPU of which has a node of its own, of `size` MiB.
 
     gpus: numbers; or pairs of a number and the path of the region
     guest: whether it has a kernel and a console
+    ordinary: whether its memory is the host's, not EGM
     """
     devices, cells = '', ''
     for node, gpu in enumerate(gpus):
@@ -75,8 +83,9 @@ def domain(name, *gpus, size=128, iommufd='no', guest=False):
                          re.split('[:.]', PLATFORM.gpus[number])))
         words |= {'number': number, 'node': node, 'index': 2 * node + 1,
                   'port': 2 * node + 2, 'busnr': 32 * (node + 1), 'iommufd': iommufd,
-                  'source': f'<source><path>{path}</path></source>' if path else ''}
+                  'managed': managed}
         devices += (PORT + GPU).format(**words)
+        devices += '' if ordinary else egm_device(number, node, path)
         cells += f"<cell id='{node}' cpus='{node}' memory='{size}' unit='MiB'/>"
     return f"""<domain type='kvm'>
   <name>{name}</name>
@@ -131,7 +140,7 @@ class Daemon(unittest.TestCase):
             'export PATH=/bin:/sbin:/usr/local/bin:/usr/local/sbin; '
             'mkdir -p /run /dev/pts /lib/modules/$(uname -r); mount -t devpts none /dev/pts; '
             'touch /lib/modules/$(uname -r)/modules.alias; '
-            'echo root:x:0: > /etc/group; hostname host; '
+            'printf "root:x:0:\\noperator:x:1000:\\n" > /etc/group; hostname host; '
             'mkdir -p /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup; '
             'mount -t securityfs none /sys/kernel/security; '
             'mkdir -p /usr/share/AAVMF; '
@@ -144,11 +153,17 @@ class Daemon(unittest.TestCase):
         cls.host.check('virtqemud -d 2>&1')
 
     def setUp(self):
-        self.enterContext(self.host.standin())
+        self.driver = self.enterContext(contextlib.ExitStack())
+        self.load()
         self.addCleanup(self.host.run, 'for d in $(virsh -q list --name); do '
                         'virsh -q destroy $d; done; '
                         'for d in $(virsh -q list --all --name); do '
                         'virsh -q undefine $d; done')
+
+    def load(self, **parameters):
+        """Load the stand-in, in place of one that is loaded."""
+        self.driver.close()
+        self.driver.enter_context(self.host.standin(**parameters))
 
     def tearDown(self):
         bad = self.host.run('dmesg -c | grep -E '
@@ -332,14 +347,24 @@ class Daemon(unittest.TestCase):
         self.addCleanup(self.host.check, f'mv /tmp/qemu.conf {conf}')
 
     def test_apparmor(self):
-        """Confined by AppArmor, a guest has its region and nothing more."""
+        """Confined by AppArmor, a guest has its region and nothing more, with a VFIO
+        container and with iommufd."""
         profiles = '/usr/local/etc/apparmor.d'
         load = f'apparmor_parser -{{}} {profiles}/usr.*virtqemud {profiles}/usr.*helper 2>&1'
         self.host.check(load.format('r'))
         self.addCleanup(self.host.check, load.format('R'))
         self.configure('security_driver = "apparmor"')
+        self.enterContext(self.host.pfnmap())
         self.host.check('dmesg -c')
-        pid = self.create('one', 0)
+        for iommufd in 'no', 'yes':
+            with self.subTest(iommufd=iommufd):
+                self.confined(profiles, iommufd)
+        # QEMU asks for nothing that it may not have.
+        self.assertEqual(self.host.check('dmesg | grep DENIED || :'), '')
+
+    def confined(self, profiles, iommufd):
+        """A domain that AppArmor confines, from its start to its end."""
+        pid = self.create('one', 0, iommufd=iommufd)
         uuid = self.virsh('domuuid one').strip()
         self.assertEqual(self.host.check(f'cat /proc/{pid}/attr/current').strip(),
                          f'libvirt-{uuid} (enforce)')
@@ -347,10 +372,8 @@ class Daemon(unittest.TestCase):
         files = self.host.check(f'cat {profiles}/libvirt/libvirt-{uuid}.files')
         self.assertIn('"/dev/egm4" rwk', files)
         self.assertNotIn('egm5', files)
-        self.refused(('two', 1), "in use by domain 'one'")
+        self.refused(('two', 1), "in use by domain 'one'", iommufd=iommufd)
         self.virsh('destroy one')
-        # QEMU asks for nothing that it may not have.
-        self.assertEqual(self.host.check('dmesg | grep DENIED || :'), '')
         self.assertNotIn(uuid, self.host.check('cat /sys/kernel/security/apparmor/profiles'))
 
     def test_no_namespace(self):
@@ -397,11 +420,15 @@ class Daemon(unittest.TestCase):
         self.create('two', 1)
 
     def test_failed(self):
-        """A domain that does not start leaves the region to others."""
-        # The region is found and claimed before the GPU turns out to be missing.
+        """A domain that does not start leaves the region and its GPUs to others."""
+        size = REGIONS[5]
+        # The first region is claimed before the second one turns out to be too small.
+        self.refused(('one', 0, 2), 'does not fit', size=2 * size // MIB)
         self.create('taken', 2)
         self.refused(('one', 0, 2), 'is in use by')
         self.create('two', 1)
+        self.virsh('destroy two')
+        self.create('two', 0)
 
     def test_refused(self):
         """What only the host can tell."""
@@ -413,7 +440,6 @@ class Daemon(unittest.TestCase):
         self.refused(('missing', (0, '/dev/egm9')),
                      "no region of Extended GPU Memory '/dev/egm9'")
         self.refused(('both', 0, 1), "'/dev/egm4'")
-
 
     def test_iommufd(self):
         """QEMU gets the node of the device, not that of its group, and of /dev/iommu,
