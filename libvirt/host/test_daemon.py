@@ -460,6 +460,41 @@ class Daemon(unittest.TestCase):
         self.assertEqual((self.owner('/dev/iommu'),
                           self.host.check('ls -lnR /dev/vfio')), before)
 
+    def test_locked_memory(self):
+        """Each domain may lock its own memory, whatever others have locked."""
+        for iommufd in 'no', 'yes':
+            with self.subTest(iommufd=iommufd):
+                # The limit is the memory and 1 GiB.
+                self.create('one', 0, size=1152, iommufd=iommufd, ordinary=True)
+                self.create('two', 1, size=128, iommufd=iommufd, ordinary=True)
+                self.virsh('destroy one')
+                self.virsh('destroy two')
+
+    def test_session(self):
+        """A user's own daemon has no privileges; GPU and region are given to the user."""
+        self.enterContext(self.host.pfnmap())
+        nodes = '/dev/egm4 /dev/iommu /dev/vfio/devices/*'
+        self.host.check(f'chown 1000 {nodes}; mkdir -p /tmp/home; chown 1000 /tmp/home')
+        self.addCleanup(self.host.check, f'chown 0 {nodes}; rm -r /tmp/home')
+
+        def run(line):
+            line = f'export HOME=/tmp/home XDG_RUNTIME_DIR=/tmp/home; {line}'
+            return self.host.run(f'(ulimit -l unlimited; su operator -c {shlex.quote(line)}) 2>&1')
+        # There is no virtlogd.
+        status, text = run("mkdir -p /tmp/home/.config/libvirt && echo 'stdio_handler = \"file\"' "
+                           '> /tmp/home/.config/libvirt/qemu.conf && virtqemud -d')
+        self.assertEqual(status, 0, text)
+        try:
+            status, text = run('virsh -q -c qemu:///session create --paused ' +
+                               self.file(domain('one', 0, iommufd='yes', managed='no')))
+            self.assertEqual(status, 0, text)
+            status, text = run('virsh -q -c qemu:///session dumpxml one')
+            self.assertIn('/dev/egm4', text)
+            status, text = run('virsh -q -c qemu:///session destroy one')
+            self.assertEqual(status, 0, text)
+        finally:
+            run('kill $(cat /tmp/home/libvirt/virtqemud.pid)')
+
     def test_manual(self):
         """The example of the manual is valid; what fits this host starts."""
         info = json.loads((TOP / 'build-libvirt/meson-info/meson-info.json').read_text())
