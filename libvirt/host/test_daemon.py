@@ -399,6 +399,23 @@ class Daemon(unittest.TestCase):
         self.virsh('destroy one')
         self.create('two', 1)
 
+    def test_path(self):
+        """What else can be where a region is expected"""
+        self.host.check('mkdir /tmp/directory; truncate -s 128M /tmp/file')
+        self.addCleanup(self.host.check, 'rmdir /tmp/directory; rm /tmp/file')
+        before = self.owner('/tmp/directory'), self.owner('/tmp/file')
+        self.refused(('one', (0, '/tmp/directory')), "'/tmp/directory' can't be Extended GPU "
+                     'Memory: it is neither a character device nor a regular file')
+        self.assertEqual(self.owner('/tmp/directory'), before[0])
+        status, text = self.answer(f'define {self.file(domain("one", (0, "egm4")))}')
+        self.assertNotEqual(status, 0)
+        self.assertIn("path 'egm4' of model 'egm' is not absolute", text)
+        # For tests
+        self.create('one', (0, '/tmp/file'))
+        self.assertEqual(self.told('one')['ua-gpu0']['mem-path'], '/tmp/file')
+        self.virsh('destroy one')
+        self.assertEqual(self.owner('/tmp/file'), before[1])
+
     def test_killed(self):
         """QEMU is killed: the region is free again."""
         pid = self.create('one', 0)

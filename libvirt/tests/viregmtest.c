@@ -129,6 +129,7 @@ addFile(const char *region,
 static int
 mymain(void)
 {
+    g_autofree char *file = NULL;
     int ret = 0;
 
     root = g_strdup_printf("%s/viregmtest.XXXXXX", abs_builddir);
@@ -146,8 +147,16 @@ mymain(void)
     /* A GPU that is of two regions */
     addFile("egm6", "0029:01:00.0", "");
     addFile("egm7", "0029:01:00.0", "");
-    /* A driver that tells nothing */
-    addFile("egm8", "dev", "240:4\n");
+    /* Regions are checked by their device, so some that every host has are
+     * regions here: with GPUs as links, as lines of a file, and one of a driver
+     * that tells nothing. */
+    addFile("null", "0039:01:00.0", "");
+    addFile("null", "egm_size", "0x40000000\n");
+    addFile("zero", "gpu_devices", "0049:01:00.0\n");
+    addFile("zero", "egm_size", "1073741824\n");
+    addFile("full", "dev", "1:7\n");
+    /* A file that is no device, but has the name of a region */
+    addFile("files", "egm4", "");
 
     virFileWrapperAddPrefix("/sys/class/egm", root);
 
@@ -171,18 +180,22 @@ mymain(void)
     FIND("no region", .domain = 0x1, .error = "no region of Extended GPU Memory in /sys/class/egm has the GPU 0001:01:00.0");
     FIND("two regions", .domain = 0x29, .error = "GPU 0029:01:00.0 has two regions");
 
-    CHECK("whole", .path = "/dev/egm4", .domain = 0x9, .size = 0x40000000);
-    CHECK("decimal size", .path = "/dev/egm5", .domain = 0x19, .size = 0x40000000);
-    CHECK("too large", .path = "/dev/egm4", .domain = 0x9, .size = 0x40100000,
+    CHECK("whole", .path = "/dev/null", .domain = 0x39, .size = 0x40000000);
+    CHECK("decimal size", .path = "/dev/zero", .domain = 0x49, .size = 0x40000000);
+    CHECK("too large", .path = "/dev/null", .domain = 0x39, .size = 0x40100000,
           .error = "has 1073741824 bytes, guest memory of 1074790400 bytes does not fit");
-    CHECK("another socket", .path = "/dev/egm4", .domain = 0x19, .size = 0x40000000,
-          .error = "'/dev/egm4' is not of the socket of GPU 0019:01:00.0");
-    CHECK("another socket, by file", .path = "/dev/egm5", .domain = 0x9, .size = 0x40000000,
-          .error = "'/dev/egm5' is not of the socket of GPU 0009:01:00.0");
-    CHECK("unknown GPUs and size", .path = "/dev/egm8", .domain = 0x9, .size = 0x40000000);
+    CHECK("another socket", .path = "/dev/null", .domain = 0x49, .size = 0x40000000,
+          .error = "'/dev/null' is not of the socket of GPU 0049:01:00.0");
+    CHECK("another socket, by file", .path = "/dev/zero", .domain = 0x39, .size = 0x40000000,
+          .error = "'/dev/zero' is not of the socket of GPU 0039:01:00.0");
+    CHECK("unknown GPUs and size", .path = "/dev/full", .domain = 0x9, .size = 0x40000000);
+    CHECK("another device", .path = "/dev/random", .domain = 0x9, .size = 0x40000000);
     CHECK("no region", .path = "/dev/egm9", .domain = 0x9, .size = 0x40000000,
           .error = "this host has no region of Extended GPU Memory '/dev/egm9'");
-    CHECK("no region but a file", .path = "/proc/self/exe", .domain = 0x9, .size = 0x40000000);
+    file = g_strdup_printf("%s/files/egm4", root);
+    CHECK("file", .path = file, .domain = 0x19, .size = 0x40100000);
+    CHECK("directory", .path = root, .domain = 0x9, .size = 0x40000000,
+          .error = "it is neither a character device nor a regular file");
 
     if (virTestRun("Find without class", testNoClass, NULL) < 0)
         ret = -1;

@@ -148,24 +148,19 @@ virEGMFindDevice(const virPCIDeviceAddress *gpu)
 }
 
 
-/* The name of the region that @path is a device node of. In a container, the
- * node may have any name. */
+/* The name of the region that @path is the device node @rdev of. In a
+ * container, the node may have any name. */
 static char *
-virEGMGetRegion(const char *path)
+virEGMGetRegion(const char *path,
+                dev_t rdev G_GNUC_UNUSED)
 {
 #ifdef __linux__
-    struct stat sb;
+    g_autofree char *sysfs = g_strdup_printf("/sys/dev/char/%u:%u",
+                                             major(rdev), minor(rdev));
+    g_autofree char *device = NULL;
 
-    if (stat(path, &sb) == 0 && S_ISCHR(sb.st_mode)) {
-        g_autofree char *sysfs = NULL;
-        g_autofree char *device = NULL;
-
-        sysfs = g_strdup_printf("/sys/dev/char/%u:%u",
-                                major(sb.st_rdev), minor(sb.st_rdev));
-
-        if (virFileResolveLink(sysfs, &device) == 0)
-            return g_path_get_basename(device);
-    }
+    if (virFileResolveLink(sysfs, &device) == 0)
+        return g_path_get_basename(device);
 #endif /* __linux__ */
 
     return g_path_get_basename(path);
@@ -180,7 +175,9 @@ virEGMGetRegion(const char *path)
  *
  * Checks that the region exists, is of the socket of @gpu, and has @size bytes.
  * Facts that the host does not report about the region are left to the
- * hypervisor to check, as are files that are not a region.
+ * hypervisor to check. Regular files, and devices of another kind, are accepted
+ * with a warning in the log: domains can be tested with them, although no GPU
+ * reaches that memory.
  *
  * Returns 0 on success, -1 on error (with an error reported).
  */
@@ -189,21 +186,38 @@ virEGMCheckDevice(const char *path,
                   const virPCIDeviceAddress *gpu,
                   unsigned long long size)
 {
-    g_autofree char *region = virEGMGetRegion(path);
-    g_autofree char *dir = g_strdup_printf(SYSFS_EGM "/%s", region);
-    g_autofree char *file = g_strdup_printf(SYSFS_EGM "/%s/egm_size", region);
+    g_autofree char *region = NULL;
+    g_autofree char *dir = NULL;
+    g_autofree char *file = NULL;
     g_autofree char *text = NULL;
     unsigned long long have;
+    struct stat sb;
 
-    if (!virFileExists(dir)) {
-        if (virFileExists(path))
-            return 0;
-
+    if (stat(path, &sb) < 0) {
         virReportError(VIR_ERR_OPERATION_UNSUPPORTED,
                        _("this host has no region of Extended GPU Memory '%1$s'"),
                        path);
         return -1;
     }
+
+    if (!S_ISCHR(sb.st_mode) && !S_ISREG(sb.st_mode)) {
+        virReportError(VIR_ERR_OPERATION_UNSUPPORTED,
+                       _("'%1$s' can't be Extended GPU Memory: it is neither a character device nor a regular file"),
+                       path);
+        return -1;
+    }
+
+    if (S_ISCHR(sb.st_mode)) {
+        region = virEGMGetRegion(path, sb.st_rdev);
+        dir = g_strdup_printf(SYSFS_EGM "/%s", region);
+    }
+
+    if (!dir || !virFileExists(dir)) {
+        VIR_WARN("'%s' is not Extended GPU Memory, no GPU reaches it", path);
+        return 0;
+    }
+
+    file = g_strdup_printf("%s/egm_size", dir);
 
     if (virEGMHasGPU(region, gpu) == VIR_TRISTATE_BOOL_NO) {
         g_autofree char *name = virPCIDeviceAddressAsString(gpu);
