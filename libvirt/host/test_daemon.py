@@ -487,6 +487,50 @@ class Daemon(unittest.TestCase):
                 self.virsh('destroy one')
                 self.virsh('destroy two')
 
+    def test_managed(self):
+        """A driver that makes a region when a GPU of it is bound: the domain binds it."""
+        # The daemon leaves a GPU bound that it has once found so.
+        self.unbind(0, 1, 2)
+        self.restart()
+        for driver in 'B', 'C':
+            with self.subTest(driver=driver):
+                self.load(driver=driver)
+                self.host.check('[ ! -e /dev/egm4 ]')
+                for _ in range(2):
+                    self.create('one', 0, 2)
+                    self.assertEqual({gpu: egm['mem-path']
+                                      for gpu, egm in self.told('one').items()},
+                                     {'ua-gpu0': '/dev/egm4', 'ua-gpu2': '/dev/egm5'})
+                    # The region has a GPU, and gets another one.
+                    self.refused(('two', 1), "'/dev/egm4' is in use by domain 'one'")
+                    self.refused(('two', (1, '/dev/egm4')), "in use by domain 'one'")
+                    self.virsh('destroy one')
+                    self.host.check('[ ! -e /dev/egm4 ] && [ ! -e /dev/egm5 ]')
+                self.create('two', (1, '/dev/egm4'))
+                self.virsh('destroy two')
+
+    def unbind(self, *gpus):
+        """Take GPUs away from vfio-pci, until the end of the test."""
+        for gpu in gpus:
+            device = f'/sys/bus/pci/devices/{PLATFORM.gpus[gpu]}'
+            self.host.check(f'echo > {device}/driver_override; [ ! -e {device}/driver ] || '
+                            f'echo {PLATFORM.gpus[gpu]} > {device}/driver/unbind')
+            self.addCleanup(self.host.check, f'echo vfio-pci > {device}/driver_override; '
+                            f'[ -e {device}/driver ] || '
+                            f'echo {PLATFORM.gpus[gpu]} > /sys/bus/pci/drivers_probe')
+
+    def test_convert(self):
+        """A domain becomes a command line on a machine that has nothing that it needs."""
+        self.driver.close()
+        self.host.check('rm /dev/iommu')
+        self.addCleanup(self.host.check, 'mknod -m 600 /dev/iommu c '
+                        '$(tr : " " < /sys/class/misc/iommu/dev)')
+        self.virsh(f'define --validate {self.file(domain("one", 0, iommufd="yes"))}')
+        text = self.virsh('domxml-to-native qemu-argv --domain one')
+        self.assertIn('"mem-path":"/dev/egm-of/ua-gpu0"', text)
+        self.assertIn('"qom-type":"acpi-egm-memory"', text)
+        self.assertIn('{"qom-type":"iommufd","id":"iommufd0"}', text)
+
     def test_session(self):
         """A user's own daemon has no privileges; GPU and region are given to the user."""
         self.enterContext(self.host.pfnmap())
