@@ -399,6 +399,16 @@ class Daemon(unittest.TestCase):
         self.virsh('destroy one')
         self.create('two', 1)
 
+    def test_other_node(self):
+        """Another device node of a region is that region."""
+        self.host.check('mknod /dev/other c $(tr : " " < /sys/class/egm/egm4/dev)')
+        self.addCleanup(self.host.check, 'rm /dev/other')
+        self.create('one', 0)
+        self.refused(('two', (1, '/dev/other')),
+                     "Extended GPU Memory '/dev/other' is in use by domain 'one'")
+        self.virsh('destroy one')
+        self.create('two', (1, '/dev/other'))
+
     def test_path(self):
         """What else can be where a region is expected"""
         self.host.check('mkdir /tmp/directory; truncate -s 128M /tmp/file')
@@ -435,6 +445,16 @@ class Daemon(unittest.TestCase):
         self.refused(('two', 1), "'/dev/egm4' is in use by domain 'one'")
         self.virsh('destroy one')
         self.create('two', 1)
+
+    def test_restart_conflict(self):
+        """A new daemon that finds two domains with one region ends neither."""
+        self.create('one', 0)
+        self.create('other', 2)
+        self.host.check('kill $(pidof virtqemud); while pidof virtqemud; do sleep 0.2; done; '
+                        'sed -i s,/dev/egm5,/dev/egm4, /run/libvirt/qemu/other.xml; '
+                        'virtqemud -d 2>&1')
+        for name in 'one', 'other':
+            self.assertIn('paused', self.virsh(f'domstate {name}'))
 
     def test_failed(self):
         """A domain that does not start leaves the region and its GPUs to others."""
