@@ -539,6 +539,23 @@ class Daemon(unittest.TestCase):
                             f'[ -e {device}/driver ] || '
                             f'echo {PLATFORM.gpus[gpu]} > /sys/bus/pci/drivers_probe')
 
+    def test_sizes(self):
+        """The size of the cell, shares of it, or none: all are the cell's."""
+        parts = domain('one', 0).split(egm_device(0, 0))
+        for size in None, 64, 128:
+            self.virsh('define --validate '
+                       f'{self.file(egm_device(0, 0, size=size).join(parts))}')
+            self.assertIn("<size unit='KiB'>131072</size>", self.virsh('dumpxml one'))
+            self.virsh('undefine one')
+        # libvirt rounds a cell up.
+        xml = domain('one', 0).replace("memory='128' unit='MiB'", "memory='130100' unit='KiB'")
+        self.virsh(f'create --validate --paused {self.file(xml)}')
+        live = self.virsh('dumpxml one')
+        self.assertIn("memory='131072'", live)
+        self.assertIn("<size unit='KiB'>131072</size>", live)
+        self.virsh('destroy one')
+        self.virsh(f'define --validate {self.file(live)}')
+
     def test_convert(self):
         """A domain becomes a command line on a machine that has nothing that it needs."""
         self.driver.close()
