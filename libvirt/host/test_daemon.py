@@ -539,6 +539,41 @@ class Daemon(unittest.TestCase):
                             f'[ -e {device}/driver ] || '
                             f'echo {PLATFORM.gpus[gpu]} > /sys/bus/pci/drivers_probe')
 
+    def config(self, command, xml, *reasons):
+        """Change the configuration of domain 'one'; it fails for these reasons, if any."""
+        status, text = self.answer(f'{command} one {self.file(xml)} --config')
+        self.assertEqual(bool(status), bool(reasons), text)
+        for reason in reasons:
+            self.assertIn(reason, text)
+
+    def gpus(self):
+        """GPUs of the EGM devices in the configuration of domain 'one'"""
+        return re.findall('<pciDev>(.*?)</pciDev>', self.virsh('dumpxml --inactive one'))
+
+    def test_config(self):
+        """Changes to the configuration find an EGM device by the GPU that it names."""
+        xml = domain('one', 0, 2).replace(
+            '<vcpu>', "<maxMemory slots='1' unit='MiB'>1024</maxMemory><vcpu>").replace(
+            '</numa>', "<cell id='2' memory='64' unit='MiB'/></numa>")
+        self.virsh(f'define --validate {self.file(xml)}')
+        self.config('update-device', egm_device(2, 1, '/dev/egm5'))
+        self.assertEqual(self.gpus(), ['ua-gpu0', 'ua-gpu2'])
+        self.assertEqual(self.virsh('dumpxml --inactive one').count('/dev/egm5'), 1)
+        dimm = ("<memory model='dimm'><target><size unit='MiB'>128</size>"
+                '<node>2</node></target></memory>')
+        self.config('update-device', dimm, 'memory not found')
+        # EGM takes no slot.
+        self.config('attach-device', dimm)
+        self.config('attach-device', dimm, 'no free memory device slot')
+        self.config('detach-device', egm_device(0, 0, size=64))
+        self.assertEqual(self.gpus(), ['ua-gpu2'])
+        self.config('detach-device', egm_device(0, 0), 'not found')
+        self.config('attach-device', egm_device(0, 0, size=256),
+                    "size of model 'egm' is 262144 KiB, but guest node '0' has 131072 KiB")
+        self.config('attach-device', '<acpiEgmMemory><pciDev>ua-gpu0</pciDev>'
+                    '<numaNode>0</numaNode></acpiEgmMemory>')
+        self.assertEqual(self.gpus(), ['ua-gpu2', 'ua-gpu0'])
+
     def test_sizes(self):
         """The size of the cell, shares of it, or none: all are the cell's."""
         parts = domain('one', 0).split(egm_device(0, 0))
