@@ -478,6 +478,7 @@ class Daemon(unittest.TestCase):
                      "no region of Extended GPU Memory '/dev/egm9'")
         self.refused(('both', 0, 1), "'/dev/egm4'")
 
+
     def test_iommufd(self):
         """QEMU gets the node of the device, not that of its group, and of /dev/iommu,
         which is everybody's, an open descriptor only."""
@@ -602,6 +603,21 @@ class Daemon(unittest.TestCase):
         self.assertIn('"mem-path":"/dev/egm-of/ua-gpu0"', text)
         self.assertIn('"qom-type":"acpi-egm-memory"', text)
         self.assertIn('{"qom-type":"iommufd","id":"iommufd0"}', text)
+
+    def test_saved(self):
+        """What would need the GPU's state is refused; the domain goes on, no file is left."""
+        self.virsh(f'define {self.file(domain("one", 0))}')
+        self.virsh('start --paused one')
+        for command in ('save one /tmp/saved', 'managedsave one', 'dump one /tmp/saved',
+                        'snapshot-create-as one now --memspec /tmp/saved',
+                        'migrate one qemu+unix:///system --live'):
+            with self.subTest(command=command):
+                status, text = self.answer(command)
+                self.assertNotEqual(status, 0, text)
+                self.assertIn('VFIO migration is not supported', text)
+                self.assertIn('paused', self.virsh('domstate one'))
+                self.host.check('[ ! -e /tmp/saved ] && [ ! -e /var/lib/libvirt/qemu/save/one ]')
+        self.virsh('resume one')
 
     def test_session(self):
         """A user's own daemon has no privileges; GPU and region are given to the user."""
