@@ -154,9 +154,12 @@ class Patches(checkout.Series):
         self.assertEqual(len(commands), 5)
         # Edits that were taken over before are no part of it.
         self.in_tree('branch', 'edits', 'own')
+        # Who runs git has a name, other than a machine.
+        names = [f'GIT_{who}_{what}=user@localhost' for who in ('AUTHOR', 'COMMITTER')
+                 for what in ('NAME', 'EMAIL')]
         for command in commands:
             where = self.top if command.startswith('scripts') else self.tree
-            self.succeeds('env', '-C', str(where), 'sh', '-c', command)
+            self.succeeds('env', '-C', str(where), *names, 'sh', '-c', command)
         self.succeeds('scripts/save', 'qemu-9.9.0')
         text = (self.tree / FILE).read_text()
         for name in 'a_patched2', 'b_patched2', 'c_patched', 'd_pulled':

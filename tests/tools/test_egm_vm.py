@@ -379,12 +379,12 @@ class Findings(Case):
         # Copies, as the checkout can be root's alone.
         with open(self.root / 'firmware', 'wb') as file:
             file.truncate(64 * MIB)
-        subprocess.run(['cp', '-r', TOP / 'tools', self.root / 'tools'], check=True)
+        subprocess.run(['cp', '-r', TOP / 'tools', QEMU, self.root], check=True)
 
         def run(what, user):
             return subprocess.run(
-                [self.root / 'tools/egm-vm', what, '--root', self.root, '--qemu', QEMU,
-                 '--firmware', self.root / 'firmware'],
+                [self.root / 'tools/egm-vm', what, '--root', self.root, '--qemu',
+                 self.root / QEMU.name, '--firmware', self.root / 'firmware'],
                 text=True, check=False, stdout=subprocess.PIPE, user=user,
                 stderr=subprocess.STDOUT)
         for user in 'nobody', 54321:

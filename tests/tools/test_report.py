@@ -912,7 +912,7 @@ class Command(unittest.TestCase):
                     ['unshare', '--mount', 'sh', '-c', 'mount -t tmpfs none /tmp && '
                      'exec setpriv --reuid=nobody --regid=nogroup --clear-groups -- "$@"',
                      'sh', f'/proc/self/fd/{program}', '-S', '-machine', 'virt', '-m',
-                     '512M', '-nodefaults', '-display', 'none', '-qmp',
+                     '512M', '-nodefaults', '-no-user-config', '-display', 'none', '-qmp',
                      f'unix:{path},server=on,wait=off'], stdout=subprocess.DEVNULL,
                     pass_fds=[program]) as vm:
                 self.addCleanup(vm.kill)

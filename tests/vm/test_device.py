@@ -8,6 +8,7 @@ import ctypes
 import mmap
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -113,6 +114,9 @@ class Device(Base):
             server.mkdir()
             file = server / 'file'
             file.write_bytes(bytes(4096))
+            # Copies, as the checkout can be root's alone
+            program = shutil.copy(BUILD / 'qemu-system-aarch64', directory)
+            preload = shutil.copy(self.zero.environment['LD_PRELOAD'], directory)
             for path in pathlib.Path(directory), server, file:
                 os.chown(path, nobody, nobody)
             process = subprocess.Popen([sys.executable, '-c', mapper, file],
@@ -125,9 +129,10 @@ class Device(Base):
                 self.assertEqual(libc.mount(b'egm', bytes(server), b'fuse', 0,
                                             options.encode()), 0, ctypes.get_errno())
                 run = subprocess.run(
-                    [BUILD / 'qemu-system-aarch64', '-machine', 'none', '-display',
+                    [program, '-machine', 'none', '-display',
                      'none', '-monitor', 'stdio', *self.backend()], user=nobody,
-                    env={**self.zero.environment, 'EGM_RETIRED': '/dev/null'},
+                    env={**self.zero.environment, 'EGM_RETIRED': '/dev/null',
+                         'LD_PRELOAD': preload},
                     input=b'quit\n', stdout=subprocess.DEVNULL, timeout=machine.LIMIT,
                     check=False)
                 self.assertEqual(run.returncode, 0)
