@@ -227,22 +227,26 @@ class Daemon(unittest.TestCase):
         line = shlex.quote(json.dumps({'execute': command, 'arguments': arguments}))
         return json.loads(self.virsh(f'qemu-monitor-command {name} {line}'))['return']
 
-    def told(self, name):
-        """What the guest is told, for each GPU."""
-        return {egm['pci-dev']: egm for egm in self.ask(name, 'query-acpi-egm-memory')}
+    def queried(self, name):
+        """The EGM of each GPU: what the query shows, and the node of the object."""
+        def own(egm, key):
+            return self.ask(name, 'qom-get', path=f"/objects/{egm['id']}", property=key)
 
-    def test_told(self):
+        return {own(egm, 'pci-dev'): {**egm, 'node': own(egm, 'node')}
+                for egm in self.ask(name, 'query-acpi-egm-memory')}
+
+    def test_query(self):
         """Two GPUs, two regions, two nodes; for humans as well."""
         self.create('two', 0, 2)
-        told = self.told('two')
+        queried = self.queried('two')
         for gpu, (node, region) in {0: (0, 4), 2: (1, 5)}.items():
-            egm = told[f'ua-gpu{gpu}']
+            egm = queried[f'ua-gpu{gpu}']
             self.assertEqual(
-                (egm['node'], egm['size'], egm['mem-path'], egm['host-address']),
-                (node, 128 * MIB, f'/dev/egm{region}', PLATFORM.gpus[gpu]))
-            self.assertIn(PLATFORM.gpus[gpu], egm['egm-device']['gpus'])
+                (egm['node'], egm['size'], egm['region']['name'], egm['host-address']),
+                (node, 128 * MIB, f'egm{region}', PLATFORM.gpus[gpu]))
+            self.assertIn(PLATFORM.gpus[gpu], egm['region']['gpus'])
         text = self.virsh('qemu-monitor-command --hmp two info egm')
-        self.assertIn(told['ua-gpu2']['acpi-path'], text)
+        self.assertIn(queried['ua-gpu2']['acpi-path'], text)
         self.assertEqual(self.ask('two', 'qom-get', path='/machine',
                                   property='highmem-mmio-size'), 1 << 40)
 
@@ -368,7 +372,7 @@ class Daemon(unittest.TestCase):
         uuid = self.virsh('domuuid one').strip()
         self.assertEqual(self.host.check(f'cat /proc/{pid}/attr/current').strip(),
                          f'libvirt-{uuid} (enforce)')
-        self.assertIn(PLATFORM.gpus[0], self.told('one')['ua-gpu0']['egm-device']['gpus'])
+        self.assertIn(PLATFORM.gpus[0], self.queried('one')['ua-gpu0']['region']['gpus'])
         files = self.host.check(f'cat {profiles}/libvirt/libvirt-{uuid}.files')
         self.assertIn('"/dev/egm4" rwk', files)
         self.assertNotIn('egm5', files)
@@ -422,7 +426,9 @@ class Daemon(unittest.TestCase):
         self.assertIn("path 'egm4' of model 'egm' is not absolute", text)
         # For tests
         self.create('one', (0, '/tmp/file'))
-        self.assertEqual(self.told('one')['ua-gpu0']['mem-path'], '/tmp/file')
+        self.assertNotIn('region', self.queried('one')['ua-gpu0'])
+        self.assertEqual(self.ask('one', 'qom-get', path='/objects/memegm0',
+                                  property='mem-path'), '/tmp/file')
         self.virsh('destroy one')
         self.assertEqual(self.owner('/tmp/file'), before[1])
 
@@ -489,7 +495,7 @@ class Daemon(unittest.TestCase):
                                 'stat -c %u vfio/devices/*')
         self.assertRegex(nodes, r'(?s)vfio/devices:\nvfio\d+\n1000\n$')
         self.assertNotRegex(nodes, r'(?m)^\d\n.*devices:')
-        self.assertEqual(self.told('one')['ua-gpu0']['host-address'], PLATFORM.gpus[0])
+        self.assertEqual(self.queried('one')['ua-gpu0']['host-address'], PLATFORM.gpus[0])
         self.assertNotIn('iommu', self.host.check(f'ls /proc/{pid}/root/dev'))
         self.assertIn('/dev/iommu', self.host.check(f'ls -l /proc/{pid}/fd'))
         self.assertEqual(self.owner('/dev/iommu'), before[0])
@@ -519,9 +525,9 @@ class Daemon(unittest.TestCase):
                 self.host.check('[ ! -e /dev/egm4 ]')
                 for _ in range(2):
                     self.create('one', 0, 2)
-                    self.assertEqual({gpu: egm['mem-path']
-                                      for gpu, egm in self.told('one').items()},
-                                     {'ua-gpu0': '/dev/egm4', 'ua-gpu2': '/dev/egm5'})
+                    self.assertEqual({gpu: egm['region']['name']
+                                      for gpu, egm in self.queried('one').items()},
+                                     {'ua-gpu0': 'egm4', 'ua-gpu2': 'egm5'})
                     # The region has a GPU, and gets another one.
                     self.refused(('two', 1), "'/dev/egm4' is in use by domain 'one'")
                     self.refused(('two', (1, '/dev/egm4')), "in use by domain 'one'")
@@ -669,9 +675,9 @@ class Daemon(unittest.TestCase):
             self.assertEqual(count, 1)
         self.virsh('undefine grace --nvram')
         self.virsh(f'create --validate --paused {self.file(xml)}')
-        self.assertEqual({gpu: (egm['node'], egm['mem-path'])
-                          for gpu, egm in self.told('grace').items()},
-                         {'ua-gpu0': (0, '/dev/egm4'), 'ua-gpu1': (1, '/dev/egm5')})
+        self.assertEqual({gpu: (egm['node'], egm['region']['name'])
+                          for gpu, egm in self.queried('grace').items()},
+                         {'ua-gpu0': (0, 'egm4'), 'ua-gpu1': (1, 'egm5')})
 
     def test_egm_vm(self):
         """What egm-vm writes for this host: all GPUs, with nodes for their memory."""
@@ -680,8 +686,8 @@ class Daemon(unittest.TestCase):
                         f'--qemu /bin/qemu-system-aarch64 --firmware {UEFI} '
                         '> /tmp/domain.xml; grep -q iommufd /tmp/domain.xml')
         self.virsh('create --validate --paused /tmp/domain.xml')
-        told = self.told('egm')
-        self.assertEqual([egm['node'] for _, egm in sorted(told.items())], [0, 0, 1])
+        queried = self.queried('egm')
+        self.assertEqual([egm['node'] for _, egm in sorted(queried.items())], [0, 0, 1])
         kinds = [o['type'] for o in self.ask('egm', 'qom-list', path='/objects')]
         self.assertEqual(kinds.count('child<acpi-generic-initiator>'), 3 * 8)
         self.assertEqual(kinds.count('child<iommufd>'), 1)
