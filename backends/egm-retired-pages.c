@@ -94,7 +94,8 @@ static GList *egm_retired_blocks(EgmRetiredPages *list, uint64_t size)
         if (page->size && page->offset < size) {
             end = page->offset + MIN(page->size, size - page->offset);
             block = g_new(Range, 1);
-            range_set_bounds(block, QEMU_ALIGN_DOWN(page->offset, RETIRED_BLOCK),
+            range_set_bounds(block,
+                             QEMU_ALIGN_DOWN(page->offset, RETIRED_BLOCK),
                              MIN(QEMU_ALIGN_UP(end, RETIRED_BLOCK), size) - 1);
             blocks = range_list_insert(blocks, block);
         }
