@@ -18,11 +18,18 @@ version_of() {
 }
 
 # port_of VERSION: the directory with what this base needs instead of the common
-# patches: that of the newest base that is not newer. Empty: it needs nothing.
+# patches: that of the newest base that is not newer. Empty: it needs nothing. A version
+# that ends in .50 and more is on the way to the next release, which after x.2 is x+1.0.
 port_of() {
+    local version=$1 parts
+    IFS=. read -ra parts <<< "$1"
+    if [[ ${parts[2]:-0} =~ ^[0-9]+$ ]] && [ "${parts[2]:-0}" -ge 50 ]; then
+        version=${parts[0]}.$((parts[1] + 1))
+        [ "${parts[1]}" -lt 2 ] || version=$((parts[0] + 1)).0
+    fi
     { echo "$base_common"; ls "$project/patches" | sed -n '/^[0-9.]*$/p'; } | sort -rV |
         while read -r base; do
-            printf '%s\n%s\n' "$base" "$1" | sort -VC || continue
+            printf '%s\n%s\n' "$base" "$version" | sort -VC || continue
             [ "$base" = "$base_common" ] || echo "$project/patches/$base"
             break
         done

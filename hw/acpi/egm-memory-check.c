@@ -11,7 +11,6 @@
 #include "hw/acpi/egm-memory-backend.h"
 #include "hw/acpi/egm-memory.h"
 #include "hw/acpi/pci.h"
-#include "hw/qdev-core.h"
 #include "hw/pci/pci_bridge.h"
 #include "hw/pci/pci_bus.h"
 #include "system/numa.h"

@@ -343,8 +343,9 @@ class Ports(checkout.Series):
         self.begin()
         for port in '8.10', '11':
             shutil.copytree(self.top / 'patches/8.0', self.top / 'patches' / port)
-        for version, port in (('7.9.9', ''), ('8.0.0', '8.0'), ('8.9.50', '8.0'),
-                              ('8.11.0', '8.10'), ('10.2.3', ''), ('10.2.50', ''), ('11.1.0', '11')):
+        for version, port in (('7.9.9', ''), ('8.0.0', '8.0'), ('8.11.0', '8.10'),
+                              ('10.1.50', ''), ('10.2.3', ''), ('10.2.50', '11'), ('11.1.0', '11'),
+                              ('11.0.91', '11')):
             first = self.succeeds('scripts/series', 'list', version).split()[1]
             self.assertEqual(first, str(self.top / 'patches' / port / self.names[1]))
 
