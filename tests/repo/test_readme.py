@@ -18,7 +18,7 @@ class Documents(unittest.TestCase):
     """Names in documents."""
 
     def test_paths(self):
-        """Files and directories are those of this repository, QEMU's tree, or libvirt's set."""
+        """Files and directories exist in this repository, in QEMU's tree, or in libvirt/."""
         roots = TOP, TOP / 'libvirt', machine.source_tree(BUILD)
         tops = '|'.join(process.output('git', '-C', TOP, 'ls-tree', '-d', '--name-only',
                                        'HEAD').split())
@@ -50,7 +50,7 @@ class Documents(unittest.TestCase):
 
 
 def assert_cases(test, names):
-    """Each name is that of a case, a class, or a module with cases."""
+    """Each name belongs to a case, a class, or a module with cases."""
     loader = unittest.TestLoader()
     suite = loader.loadTestsFromNames(names)
     test.assertEqual(loader.errors, [])
@@ -94,7 +94,7 @@ class Operators(unittest.TestCase):
                                       (TOP / f'tests/qtest/{program}.c').read_text())
 
     def test_check(self):
-        """The lines of `egm-vm check` are those for a host with 2 sockets and 4 GPUs."""
+        """`egm-vm check` prints these lines for a host with 2 sockets and 4 GPUs."""
         page = (TOP / 'docs/operators.md').read_text()
         shown = re.search(r'^    \$ egm-vm check\n((?:    .*\n)+)', page, re.M)[1]
         with tempfile.TemporaryDirectory(prefix='egm-repo-') as root:
@@ -122,7 +122,7 @@ class Programs(unittest.TestCase):
     """The table of programs in docs/developing.md, and meson's list."""
 
     def test_programs(self):
-        """Names, or patterns, in the first column; some are not everywhere."""
+        """The first column has names or patterns; some programs do not exist everywhere."""
         named = [name for programs, *_ in rows('docs/developing.md', 'Programs')
                  for name in re.findall(r'`([^`]+)`', programs)]
         tests = json.loads((BUILD / 'meson-info/intro-tests.json').read_text())
