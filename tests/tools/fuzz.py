@@ -24,6 +24,7 @@ import unittest.mock
 
 from egm import emulator
 from lib import TOP, grace
+from tools import acpi_made
 
 GOLDEN = TOP / 'tests/data/acpi/aarch64/virt'
 LIMIT = 120         # seconds, of a case; the slowest takes less than one
@@ -132,7 +133,8 @@ def check_tables(seed):
     tables = {kind: (GOLDEN / f'{kind}.{name}').read_bytes() for kind in ('DSDT', 'SRAT')}
     tables['SLIT'] = seal(b'SLIT' + bytes(32) + struct.pack('<Q', 2) + bytes(
         (10, 40, 40, 10)))
-    which = rng.choice(('DSDT', 'DSDT', 'DSDT', 'SRAT', 'SLIT'))
+    tables['IORT'] = acpi_made.iort((0, 0x100, False), (0x100, 0xff00, True))
+    which = rng.choice(('DSDT', 'DSDT', 'DSDT', 'SRAT', 'SLIT', 'IORT'))
     data = damage(rng, tables[which][36:])
     whole = seal(tables[which][:36] + data)
     sealed = rng.random() < 0.7
