@@ -680,8 +680,8 @@ class Refusals(Case):
             self.assertIn('fewer GPUs', ''.join(self.notes))
         with tempfile.TemporaryDirectory() as directory:
             self.root = pathlib.Path(directory)
-            grace.Host(self.root, 8, 1)
-            self.refused('8 GPUs on 8 sockets need more PCI buses',
+            grace.Host(self.root, 5, 6)
+            self.refused('30 GPUs: there are PCI host bridges for 29',
                          args=('qemu', '--initiators', '1'))
 
     def wrong_usage(self, message, *args):
@@ -835,8 +835,9 @@ class Writes(Case):
                 'x', accel='tcg', iommufd=False, stand_in='pci-testdev'), ['-S'])
         text = cmdline.shell_text(lines)
         for s in vm.sockets:
-            self.assertIn(f'id={s.bridge},bus=pcie.0,bus_nr={s.bus},'
-                          f'numa_node={s.node}', text)
+            for gpu in s.gpus:
+                self.assertIn(f'id={gpu.bridge},bus=pcie.0,bus_nr={gpu.bus},'
+                              f'numa_node={s.node}', text)
         self.assertEqual(text.count(',io-reserve=0'), len(vm.gpus))
         with machine.Machine(BUILD, cmdline.words(lines)[1:]) as running:
             objects = {o['id']: o for o in running.cmd('query-acpi-egm-memory')}
