@@ -199,7 +199,8 @@ def try_host(directory, seed):
     if gpus and rng.random() < 0.3:
         made.virtual(rng.choice(gpus), 2, rng.choice(('vfio-pci', 'nvidia')))
     if rng.random() < 0.2:
-        made.tables(SRAT=rng.randbytes(200), SLIT=rng.randbytes(60))
+        made.tables(SRAT=rng.randbytes(200), SLIT=rng.randbytes(60),
+                    IORT=rng.randbytes(200))
     for _ in range(rng.choice((1, 2, 5, 20))):
         change(rng, made.root)
     what = rng.choice(('host', 'check', 'qemu', 'libvirt', 'svg'))
@@ -215,7 +216,9 @@ def try_host(directory, seed):
         words += rng.choice(([], ['--json']))
     with unittest.mock.patch.object(emulator.Emulator, 'has_object', return_value=True), \
             unittest.mock.patch.object(emulator.Emulator, 'check_firmware',
-                                       return_value=''):
+                                       return_value=''), \
+            unittest.mock.patch.object(emulator.Emulator, 'smmu_options',
+                                       rng.choice(('', 'accel=on,ats=on'))):
         status, out, err = run('egm-vm', *words)
     check_text(err if what == 'libvirt' else out + err)
     if '--json' in words and out:

@@ -51,6 +51,9 @@ def _gpu_lines(vm: Vm, settings: Settings) -> Iterator[Line]:
         for gpu in s.gpus:
             yield '-device', (f'pxb-pcie,id={gpu.bridge},bus=pcie.0,bus_nr={gpu.bus},'
                               f'numa_node={s.node}')
+            if settings.smmu:
+                yield '-device', (f'arm-smmuv3,primary-bus={gpu.bridge},'
+                                  f'id=smmu{gpu.name[3:]},{settings.smmu}')
             window = f',pref64-reserve={size_short(gpu.window)}' \
                 if gpu.window else ''
             yield '-device', (f'pcie-root-port,id={gpu.port},bus={gpu.bridge},'
