@@ -1,5 +1,5 @@
-# make X configures QEMU's build, if that is needed, and runs ninja X in it;
-# meson.build says what there is.
+# make X configures QEMU's build if necessary, and runs ninja X in it; meson.build has
+# the targets.
 
 # Another QEMU than the default: make check BASE=10.2 builds in build-10.2/.
 BASE ?=
@@ -17,7 +17,7 @@ all: $(BUILD)/build.ninja
 $(targets): $(BUILD)/build.ninja
 	@ninja -C $(BUILD) $@
 
-# QEMU for the arm64 hosts of the tests: once it is there, make check runs those, too.
+# QEMU for the arm64 hosts of the tests. Once it exists, make check runs them as well.
 arm64: $(BUILD)/build.ninja
 	@scripts/install-deps tests
 	@ninja -C $(BUILD) $@
@@ -39,13 +39,13 @@ fuzz:
 options = $(if $(BASE),--base=$(BASE))
 
 # Line numbers in reports need -g1; -O1 halves the time of the build. As shared
-# libraries, the sanitizers of gcc 12 don't agree on where reports go, and those
-# of UBSan would be lost.
+# libraries, the sanitizers of gcc 12 write their reports to different places, and the
+# reports of UBSan would be lost.
 $(BUILD)-asan/build.ninja: options += --enable-asan --enable-ubsan \
 	--extra-cflags=-g1 -Doptimization=1 \
 	--extra-ldflags='-static-libasan -static-libubsan'
 
-# For arm64: on an arm64 machine with its own libraries, for its release of Debian
+# For arm64. An arm64 machine uses its own libraries and builds for its own release.
 $(BUILD)-arm64/build.ninja: options += $(if $(filter aarch64,$(shell uname -m)),\
 	--prefix=/opt/acpi-egm-memory,--cross=arm64)
 
@@ -71,7 +71,7 @@ build-libvirt/build.ninja: libvirt/configure $(shell find libvirt/patches -type 
 libvirt: build-libvirt/build.ninja
 	@ninja -C build-libvirt
 
-# Once libvirt is configured, make check does it, too.
+# Once libvirt is configured, make check does the same.
 check-libvirt: libvirt $(BUILD)/build.ninja
 	@scripts/check $(BUILD) 'libvirt*'
 
@@ -79,7 +79,7 @@ build-libvirt-asan/build.ninja: build-libvirt/build.ninja
 	@libvirt/configure --asan
 	@touch $@
 
-# The tests preload mocks, before ASan's own library.
+# The tests preload mocks, which are loaded before ASan's own library.
 check-libvirt-asan: build-libvirt-asan/build.ninja
 	@ASAN_OPTIONS=verify_asan_link_order=0 libvirt/suite --build build-libvirt-asan
 

@@ -59,6 +59,7 @@ _egm_vm() {
         _egm_reply "$current" "${words[@]/#/$list}" ;;
     --memory) _egm_reply "$current" all ;;
     --accel) _egm_reply "$current" kvm tcg ;;
+    --smmu) _egm_reply "$current" auto off ;;
     --net)
         words=(user none)
         for word in "$_egm_root"/sys/class/net/*/bridge; do
@@ -72,7 +73,7 @@ _egm_vm() {
     *)
         case $what in
         host | check) options="$host --qemu --firmware --json" ;;
-        qemu) options="$host $shape $vm --qmp --run --json --stand-in" ;;
+        qemu) options="$host $shape $vm --qmp --smmu --run --json --stand-in" ;;
         libvirt) options="$host $shape $vm" ;;
         svg) options="$host $shape" ;;
         esac

@@ -290,7 +290,7 @@ class Daemon(unittest.TestCase):
         self.assertEqual(self.host.region(pxm, address - base, 4096), pattern(4096))
 
     def verify(self, guest, gpus):
-        """What QEMU's tables and the driver tell: base, size and node of each GPU's
+        """What QEMU's tables and the driver report: base, size and node of each GPU's
         cell, by the number of its host bridge."""
         report = guest.report()
         tables = guest.tables()
@@ -474,7 +474,7 @@ class Daemon(unittest.TestCase):
         self.create('two', 0)
 
     def test_refused(self):
-        """What only the host can tell."""
+        """Errors that depend on the host."""
         size = REGIONS[5]
         self.refused(('large', 2), f"'/dev/egm5' has {size} bytes, guest memory of "
                      f'{2 * size} bytes does not fit', size=2 * size // MIB)

@@ -2,6 +2,7 @@
 """Made-up hosts with EGM: their /sys, /proc and /dev, as trees of files."""
 
 import pathlib
+import struct
 
 MIB, GIB = 1 << 20, 1 << 30
 NVIDIA, GB200 = 0x10de, 0x2941
@@ -10,6 +11,8 @@ DEMO = {'sockets': 2, 'gpus': 2, 'size': 512 * MIB, 'cpus': 2}
 # start, end, flags of /sys/bus/pci/devices/*/resource: 16 MiB, 64-bit prefetchable
 _BAR = '0x0000600000000000 0x0000600000ffffff 0x000000000014220c\n'
 _NO_BAR = '0x0000000000000000 0x0000000000000000 0x0000000000000000\n'
+# The configuration space of a PCI function, with AER and ATS as its extended capabilities
+CONFIG = bytes(256) + struct.pack('<I44xI', 0x13020001, 0x0001000f) + bytes(3788)
 
 
 def write(path, text=''):
@@ -77,8 +80,13 @@ class Host:
                            ('class', f'{class_:#08x}'), ('numa_node', str(node)),
                            ('resource', _BAR + _NO_BAR * 12)):
             write(device / name, text + '\n')
+        (device / 'config').write_bytes(CONFIG)
         link(self.root / 'sys/bus/pci/devices' / address, device)
         if group is not None:
+            # Each PCI domain has an SMMU.
+            domain = int(address.split(':')[0], 16)
+            link(device / 'iommu', self.root / f'sys/devices/platform/arm-smmu-v3.{domain}.auto'
+                 f'/iommu/smmu3.{0x100000000000 + (domain << 24):#018x}')
             groups = self.root / f'sys/kernel/iommu_groups/{group}'
             link(device / 'iommu_group', groups)
             link(groups / 'devices' / address, device)

@@ -12,12 +12,12 @@ import unittest
 from lib import TOP
 
 FILE = 'hw/arm/virt-acpi-build.c'
-# Five places, and one that nobody touches
+# Five places, and one that no patch touches
 LINES = ''.join(f'int {letter};\n' + '\n' * 9 for letter in 'abcde') + 'int last;\n'
 
 
 class Base(unittest.TestCase):
-    """Fails with the output of a script."""
+    """An assertion that fails with the output of a script."""
 
     def succeeds(self, *args):
         """Output of a script that succeeds."""
@@ -27,7 +27,7 @@ class Base(unittest.TestCase):
 
 
 class Checkout(Base):
-    """With a cache of its own, and stand-ins for programs first in PATH."""
+    """A checkout with its own cache, and with stand-ins for programs first in PATH."""
 
     def setUp(self):
         self.tmp = tempfile.TemporaryDirectory(prefix='egm-setup-')
@@ -114,11 +114,11 @@ class Series(Checkout):
                 (self.top / 'patches/series').read_text().split('\n') if name.endswith('.patch')}
 
     def make(self):
-        """The tree, of the base."""
+        """Make the tree of the base."""
         self.succeeds('scripts/tree', str(self.dir / 'tree'))
 
     def edit(self, before, after):
-        """A change of QEMU's file in the tree."""
+        """Change QEMU's file in the tree."""
         text = (self.tree / FILE).read_text()
         self.assertIn(before, text)
         text = text.replace(before, after)
@@ -126,6 +126,6 @@ class Series(Checkout):
         return text
 
     def in_tree(self, *args):
-        """Output of git in the tree, as somebody who develops."""
+        """Output of git in the tree, with the identity of a developer."""
         return self.succeeds('git', '-C', str(self.tree), '-c', 'user.name=dev',
                              '-c', 'user.email=dev@localhost', *args)

@@ -33,22 +33,22 @@ class Dist(unittest.TestCase):
         cls.package = pathlib.Path(text.splitlines()[-1])
 
     def field(self, name):
-        """Of the package's description."""
+        """A field of the package's description."""
         return run('dpkg-deb', '-f', self.package, name)[1].strip()
 
     def test_description(self):
-        """What it is, and what it needs."""
+        """Architecture, version and dependencies."""
         self.assertEqual(self.field('Architecture'), 'arm64')
         names = [word.split()[0] for word in self.field('Depends').split(',')]
         for name in 'libc6', 'libglib2.0-0', 'libslirp0', 'python3':
             self.assertIn(name, names)
-        # In the order of commits, after that of releases
+        # Versions are in the order of releases, and then of commits.
         base = (machine.source_tree(BUILD) / 'VERSION').read_text().strip()
         self.assertRegex(self.field('Version'),
                          rf'^{base}\+egm(20\d{{6}}\.\d{{6}}\.[0-9a-f]+)?$')
 
     def test_files(self):
-        """They are in a directory of their own; the links lead there."""
+        """Files are in a directory of the package; the links lead there."""
         with tempfile.TemporaryDirectory(prefix='egm-dist-') as root:
             self.assertEqual(run('dpkg-deb', '-x', self.package, root)[0], 0)
             links = []
@@ -75,7 +75,7 @@ class Dist(unittest.TestCase):
             self.assertLessEqual(max(map(int, symbols)), 36)
 
     def test_installs(self):
-        """On both releases, beside their QEMU."""
+        """It can be installed on both releases, beside their QEMU."""
         for suite in 'bookworm', 'trixie':
             status, text, errors = run(
                 SCRIPTS / 'apt-private', suite, 'apt-get', '-s', '-o',
@@ -87,7 +87,7 @@ class Dist(unittest.TestCase):
             self.assertNotIn('Remv', text)
 
     def test_prefix(self):
-        """A package below /usr/local would be in the way of others."""
+        """A package below /usr/local is refused: it would conflict with others."""
         status, _, errors = run(SCRIPTS / 'dist', BUILD)
         self.assertEqual(status, 1)
         self.assertIn('--prefix=/usr/local', errors)

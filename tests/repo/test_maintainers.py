@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""MAINTAINERS, ours and what is added to QEMU's, name what there is."""
+"""Our MAINTAINERS, and our entries in QEMU's, name all of our files."""
 
 import fnmatch
 import re
@@ -9,8 +9,8 @@ from lib import TOP, process
 
 
 def match(pattern, file):
-    """As scripts/get_maintainer.pl: a directory is all below it, and '*' ends
-    at a slash."""
+    """Match like scripts/get_maintainer.pl: a directory stands for all files below it, and
+    '*' does not match a slash."""
     if pattern.endswith('/'):
         return file.startswith(pattern)
     return file.count('/') == pattern.count('/') and fnmatch.fnmatch(file, pattern)
@@ -30,7 +30,7 @@ class Maintainers(unittest.TestCase):
             'these F: lines name nothing')
 
     def test_ours(self):
-        """All that is in the repository."""
+        """All files of the repository."""
         files = process.output('git', '-C', TOP, 'ls-files').splitlines()
         text = (TOP / 'MAINTAINERS').read_text()
         self.assert_complete(re.findall('(?m)^F: (.*)', text), files)

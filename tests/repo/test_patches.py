@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The tree of a base and the patches, and the way of changes back to patches/."""
+"""The tree of a base and the patches, and how changes get back to patches/."""
 
 import os
 import pathlib
@@ -31,7 +31,7 @@ class Patches(checkout.Series):
                           'apply to QEMU 9.9.0', FILE)
 
     def test_in_the_way(self):
-        """A directory of that name that we did not make stays as it is."""
+        """A directory of that name that we did not make is not changed."""
         base = self.base('9.9.0')
         self.tree.mkdir()
         (self.tree / 'notes').write_text('')
@@ -39,7 +39,7 @@ class Patches(checkout.Series):
         self.assertTrue((self.tree / 'notes').exists())
 
     def test_subprojects(self):
-        """Repositories inside of the base belong to it; builds do not."""
+        """Repositories in the base belong to it; builds do not."""
         base = self.base('9.9.0')
         (base / 'subprojects/one').mkdir(parents=True)
         (base / 'subprojects/one/file').write_text('')
@@ -56,13 +56,13 @@ class Patches(checkout.Series):
         self.assertFalse((self.tree / 'subprojects/one/file').exists())
 
     def test_series_line(self):
-        """A line of the series that means nothing is not passed over."""
+        """A line of the series that has no meaning is an error."""
         (self.top / 'patches/series').write_text('# good\none.patch  # bad\n')
         self.assert_fails(['scripts/tree', str(self.base('9.9.0'))],
                           'patches/series:2:one.patch  # bad: not understood')
 
     def test_git_am(self):
-        """The patches are mails that git takes without our scripts."""
+        """The patches are mails that git applies without our scripts."""
         base = self.base('9.9.0')
         self.make()
         git = ['git', '-C', str(base), '-c', 'user.name=a', '-c', 'user.email=b']
@@ -86,7 +86,7 @@ class Patches(checkout.Series):
             self.assertIn('From: acpi-egm-memory <>\n', self.mails()[name])
         self.assertEqual(self.in_tree('status', '--porcelain'), '')
 
-        # Only what differs is written, here and there.
+        # Only files that differ are written, in patches/ and in the tree.
         old = {name: (self.top / 'patches' / name).stat().st_mtime_ns for name in old}
         self.edit('c_edited', 'c_again')
         self.succeeds('scripts/save', 'qemu-9.9.0')
@@ -99,7 +99,7 @@ class Patches(checkout.Series):
         self.make()
 
     def test_unclear(self):
-        """An edit of lines that no patch introduced stops, and stays where it is."""
+        """An edit of lines that no patch introduced is an error, and is not lost."""
         self.base('9.9.0')
         self.make()
         old = self.mails()
@@ -126,7 +126,7 @@ class Patches(checkout.Series):
         self.assertIn('+int new;', self.mails()['1-more/new.patch'])
 
     def test_overlap(self):
-        """A change that a later patch changes again is left to the user."""
+        """If a later patch changes the same lines, the user has to resolve it."""
         self.base('9.9.0')
         self.mail('1-more/again.patch', 'a_patched', 'a_again')
         self.make()
@@ -139,7 +139,7 @@ class Patches(checkout.Series):
         self.assert_fails(['scripts/tree', str(self.dir / 'tree')], 'has changes')
 
     def test_pull(self):
-        """patches/ changed meanwhile: nothing is lost, and the advice works."""
+        """If patches/ changed meanwhile, nothing is lost, and the advice works."""
         self.base('9.9.0')
         self.make()
         for edit in 'a_patched', 'b_patched':
@@ -152,9 +152,9 @@ class Patches(checkout.Series):
         output = self.assert_fails(['scripts/save', 'qemu-9.9.0'], 'has changed since')
         commands = re.findall(r'(?m)(?:: |^ *)((?:git|scripts).*)', output)
         self.assertEqual(len(commands), 5)
-        # Edits that were taken over before are no part of it.
+        # Edits that were taken over before are not part of it.
         self.in_tree('branch', 'edits', 'own')
-        # Who runs git has a name, other than a machine.
+        # The user of git has a name; a machine that runs tests has none.
         names = [f'GIT_{who}_{what}=user@localhost' for who in ('AUTHOR', 'COMMITTER')
                  for what in ('NAME', 'EMAIL')]
         for command in commands:
@@ -166,14 +166,14 @@ class Patches(checkout.Series):
             self.assertIn(name, text)
 
     def test_interrupted(self):
-        """A run that was cut off is continued."""
+        """A run that was interrupted is continued."""
         base = self.base('9.9.0')
         (self.tree / '.git').mkdir(parents=True)
         (self.tree / '.git/egm-tree').write_text('')
         (self.tree / 'half').write_text('')
         self.make()
         self.assertFalse((self.tree / 'half').exists())
-        # While files were written
+        # Interrupted while files were written
         old = self.in_tree('rev-parse', 'HEAD').strip()
         self.edit('a_patched', 'a_edited')
         self.succeeds('scripts/save', 'qemu-9.9.0')
@@ -181,8 +181,8 @@ class Patches(checkout.Series):
         self.in_tree('update-ref', 'refs/egm/saved', old)
         self.succeeds('scripts/tree', str(base))
         self.assertIn('a_edited', (self.tree / FILE).read_text())
-        # While patches were written: one of them is written, the other is not. Another
-        # change of patches/ is not overwritten.
+        # Interrupted while patches were written: one of them is written, the other is
+        # not. Another change of patches/ is not overwritten.
         path = self.top / 'patches' / self.names[0]
         before = path.read_text()
         self.edit('a_edited', 'a_again')
@@ -197,7 +197,7 @@ class Patches(checkout.Series):
         self.make()
 
     def test_meanwhile(self):
-        """An edit while the tree is made anew is not lost."""
+        """An edit while the tree is made again is not lost."""
         base = self.base('9.9.0')
         self.make()
         path = self.top / 'patches' / self.names[0]
@@ -209,7 +209,7 @@ class Patches(checkout.Series):
         self.assertIn('b_edited', file.read_text())
 
     def test_configuration(self):
-        """What the user likes git to do is no part of the patches."""
+        """The user's git configuration does not change the patches."""
         self.base('9.9.0')
         (self.dir / 'gitconfig').write_text(
             '[diff]\nnoprefix = true\ncontext = 5\n[format]\nattach = true\nsignOff = true\n'
@@ -234,7 +234,7 @@ class Patches(checkout.Series):
         self.assertEqual(self.mails(), old)
 
     def test_project(self):
-        """Patches for another program, with a submodule that is not git's."""
+        """Patches for another program, with a submodule that git does not know."""
         (self.top / 'libvirt').mkdir()
         for name in 'patches', 'own.c', 'two.c':
             shutil.move(self.top / name, self.top / 'libvirt' / name)
@@ -246,7 +246,7 @@ class Patches(checkout.Series):
         (base / 'VERSION').unlink()
         tree = ['scripts/tree', '-p', 'libvirt', str(base)]
         self.tree = pathlib.Path(self.succeeds(*tree).strip())
-        # Its checks take regular files only.
+        # The checks of this program accept only regular files.
         self.assertTrue(self.in_tree('ls-tree', 'HEAD', 'own.c').startswith('100644'))
         (self.top / 'libvirt/own.c').write_text('int other;\n')
         self.succeeds(*tree)
@@ -261,7 +261,7 @@ class Patches(checkout.Series):
 
 
 class Ports(checkout.Series):
-    """What another base than that of the common patches needs."""
+    """Patches for a base that is not the base of the common patches."""
 
     OLD = LINES.replace('int b;', 'long b;')
 
@@ -307,7 +307,7 @@ class Ports(checkout.Series):
                 for path in port.rglob('*.patch')}
 
     def test_begin(self):
-        """A new base: git merges, and the port has only what differs."""
+        """A new base: git merges, and the port has only patches that differ."""
         self.begin()
         self.assertEqual(set(self.port()), {self.names[1], 'own-files.patch'})
         self.assertIn('+long b_patched;', self.port()[self.names[1]])
@@ -327,7 +327,7 @@ class Ports(checkout.Series):
         self.assertIn('+int edited;', self.port()['own-files.patch'])
 
     def test_stale(self):
-        """The common patch has changed since that of the port was made."""
+        """The common patch has changed since the patch of the port was made."""
         self.begin()
         path = self.top / 'patches' / self.names[1]
         path.write_text(path.read_text().replace('Why b.', 'Why not b.'))
@@ -354,7 +354,7 @@ class Repository(checkout.Base):
     """The patches of this repository."""
 
     def test_ports_say_the_same(self):
-        """Messages, and lines of documents and of the schema, are those of the common patches."""
+        """Messages and lines of documents and of the schema are equal to the common patches."""
         def text(path):
             mail = path.read_text(errors='replace')
             lines = [line for line in mail.split('diff --git ')[0].splitlines()[3:]

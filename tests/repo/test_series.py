@@ -18,7 +18,7 @@ IDENTITY = {f'GIT_{who}_{what}': value for who in ('AUTHOR', 'COMMITTER')
 
 
 class Series(checkout.Base):
-    """The series of this repository: export once, look at it from all sides."""
+    """The series of this repository, exported once for all cases."""
 
     def run_script(self, *args):
         run = subprocess.run(args, cwd=TOP, text=True, check=False, stdout=subprocess.PIPE,
@@ -26,8 +26,8 @@ class Series(checkout.Base):
         return run.returncode, run.stdout
 
     def test_form(self):
-        """Options reach git; the sender is the author; no tags are made up; nothing of ours
-        leaks. New tables: empty and allowed, then the test, then filled."""
+        """Options reach git; the sender is the author; no tags are made up; no names of
+        ours are in it. New tables: empty and allowed, then the test, then filled."""
         with tempfile.TemporaryDirectory(prefix='egm-series-') as tmp:
             self.succeeds('scripts/series', 'export', '-b', BUILD, '-o', tmp, '-v2')
             files = sorted(pathlib.Path(tmp).rglob('*.patch'))
@@ -46,7 +46,7 @@ class Series(checkout.Base):
 
 
 class Check(checkout.Series):
-    """Series that are good, and series that are not."""
+    """Correct and wrong series."""
 
     def setUp(self):
         super().setUp()
@@ -66,7 +66,8 @@ class Check(checkout.Series):
         self.series = self.top / 'build/series/9.9.0'
 
     def test_good(self):
-        """A directory each; only those with a letter are numbered; our files travel."""
+        """A directory for each series; only those with a letter are numbered; our files are
+        included."""
         output = self.succeeds('scripts/check-series', '--no-build')
         self.assertIn('0-fixes: 2 patches apply\n', output)
         self.assertIn('checkpatch: 0 errors, 0 warnings\n', output)
@@ -83,7 +84,7 @@ class Check(checkout.Series):
         self.assertIn('+++ b/own.c\n', texts['1-more/0003-hw-arm-e.patch'])
 
     def test_bad(self):
-        """Style, context and content of a patch; nobody who sends it."""
+        """Errors: style, context or content of a patch, and no identity of a sender."""
         self.succeeds('scripts/series', 'export')
         for before, after, message in (
                 ('+int c_patched;', '+int c_patched; ', 'checkpatch: 0001-hw-arm-c.patch'),

@@ -53,7 +53,7 @@ NO_SUDO = '#!/bin/sh\nexit 1\n'
 
 
 class Setup(checkout.Checkout):
-    """One failure a test."""
+    """One failure per test."""
 
     def test_no_network(self):
         """The mirror does not answer."""
@@ -80,7 +80,7 @@ class Setup(checkout.Checkout):
     @unittest.skipUnless(os.path.exists('/etc/apt/sources.list'),
                          'this machine has no sources.list')
     def test_sources_list(self):
-        """Packages for this machine come from its own sources too."""
+        """Packages for this machine also come from its own sources."""
         self.stand_in(apt_get=NO_SOURCES)
         status, output = self.run_script(
             'scripts/apt-private', 'host', 'cat',
@@ -89,7 +89,7 @@ class Setup(checkout.Checkout):
         self.assertIn(pathlib.Path('/etc/apt/sources.list').read_text(), output)
 
     def test_disk_full(self):
-        """Found out before anything is written."""
+        """A full disk is detected before anything is written."""
         self.stand_in(df=FULL_DISK)
         self.assert_fails(['./configure', '--no-install-deps'],
                           'error: the QEMU source needs 1500 MiB in ',
@@ -107,7 +107,7 @@ class Setup(checkout.Checkout):
             self.assertIn(package, line)
 
     def test_old_meson(self):
-        """An old meson is not good enough; a newer one is what is missing."""
+        """An old meson is not sufficient; a newer one counts as missing."""
         self.stand_in(dpkg_query=OLD_MESON, id=NOT_ROOT, sudo=NO_SUDO,
                       apt_get=NO_SOURCES)
         output = self.assert_fails(['./configure'], 'packages are missing')
@@ -139,7 +139,7 @@ class Setup(checkout.Checkout):
         self.assert_fails(['scripts/fetch', 'source'], 'error: cannot fetch')
 
     def test_not_served(self):
-        """A package that the mirror does not have any more: status 77, with the reason."""
+        """If the mirror does not have a package any more: status 77, with the reason."""
         self.stand_in(apt_get=NO_PACKAGE, apt_cache=NO_NAME)
         for args, message in (
                 (('source', '10.2'), "cannot download source package 'qemu'"),
@@ -152,7 +152,7 @@ class Setup(checkout.Checkout):
             self.assertEqual(output.count('error: '), 1, output)
 
     def test_skipped(self):
-        """A case that needs it is skipped; one that could not be made fails."""
+        """A case that needs it is skipped; a case whose file could not be made fails."""
         (self.dir / 'build.ninja').write_text(
             f'rule fetch\n command = {self.top}/scripts/fetch kernel 6.1-4k\n'
             'build 6.1-4k.initrd: fetch\n')
@@ -165,7 +165,7 @@ class Setup(checkout.Checkout):
                 made.made(self.dir, '6.1-4k.initrd')
 
     def test_ci(self):
-        """CI goes on without a base that is gone."""
+        """CI continues without a base that the mirror does not have any more."""
         for name in '.ci', 'libvirt/patches':
             shutil.copytree(TOP / name, self.top / name)
         self.stand_in(apt_get=NO_PACKAGE, apt_cache=NO_NAME, ccache='#!/bin/sh\n',
@@ -177,7 +177,7 @@ class Setup(checkout.Checkout):
         self.assertRegex(output, r'\n\d+ passed, 0 failed, 2 skipped\n$')
 
     def test_bad_firmware(self):
-        """The unpadded image does not fit into a flash chip."""
+        """An image that is not padded does not fit into a flash chip."""
         small = self.dir / 'QEMU_EFI.fd'
         small.write_bytes(b'\0' * 1024)
         self.assert_fails(['./configure', '--no-install-deps',
@@ -186,12 +186,12 @@ class Setup(checkout.Checkout):
                           'not a 64 MiB flash image')
 
     def test_cross(self):
-        """A machine that there is nothing for."""
+        """An architecture that is not supported."""
         self.assert_fails(['./configure', '--no-install-deps', '--cross=mips'],
                           'error: --cross=mips: there is no such machine')
 
     def test_dist(self):
-        """A package for arm64 is cross-compiled where that is needed."""
+        """A package for arm64 is cross-compiled if necessary."""
         shutil.copy(TOP / 'Makefile', self.top)
         for machine, option in (('x86_64', '--cross=arm64'),
                                 ('aarch64', '--prefix=/opt/acpi-egm-memory')):

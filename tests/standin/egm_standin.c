@@ -2,8 +2,8 @@
 /*
  * A stand-in for the driver of NVIDIA Grace's Extended GPU Memory (EGM), for
  * machines without it: RAM that was reserved at boot becomes /dev/egmX.
- * README.md beside this file describes the parameters, and from which version
- * of the driver each behaviour is known.
+ * README.md in this directory describes the parameters, and the version of the
+ * driver in which each behaviour was found.
  */
 
 #include <linux/cdev.h>
@@ -26,7 +26,7 @@
 #include <linux/uaccess.h>
 #include <linux/version.h>
 
-/* What drivers can do about blocks and memory errors since then */
+/* The first version in which drivers can map blocks and learn of memory errors */
 #define NEW_KERNEL	(LINUX_VERSION_CODE >= KERNEL_VERSION(6, 19, 0))
 #if NEW_KERNEL
 #include <linux/memory-failure.h>
@@ -35,9 +35,9 @@
 #define MAX_REGIONS	8
 #define MAX_GPUS	32
 #define MAX_PXM		256
-#define WINDOW		4	/* of E: domains that there can be from the lowest on */
+#define WINDOW		4	/* of E: number of domains, counted from the lowest */
 #define MAX_BLOCKS	4096	/* in the firmware's table */
-#define BLOCK		SZ_64K	/* what firmware retires */
+#define BLOCK		SZ_64K	/* the unit in which firmware retires memory */
 #define MAX_FAILED	64
 
 /* The ioctl of the real driver. */
@@ -54,10 +54,10 @@ struct egm_retired_list {
 	struct egm_retired_page pages[];
 };
 
-/* What tells the generations of the driver apart. */
+/* Differences between the generations of the driver. */
 static const struct generation {
 	char name;
-	bool tells;	/* attributes and the ioctl exist */
+	bool reports;	/* attributes and the ioctl exist */
 	bool links;	/* GPUs are links, not a file */
 	bool checks;	/* mmap() looks at offset and length */
 	bool once;	/* mmap() works once until the last close, and must be used */
@@ -65,18 +65,18 @@ static const struct generation {
 	bool crashes;	/* mmap() of a second descriptor, instead of EINVAL */
 	bool exclusive;	/* there is no second descriptor: EBUSY */
 	bool whole;	/* retired: all pages of a block, not the first one */
-	bool sorted;	/* they ascend, and are in the region */
-	bool registers;	/* pages for memory failure, and tells those that failed */
-	bool binds;	/* there is a region while vfio has a GPU of it */
-	bool needs_list; /* takes no _DSD that does not tell where that list is */
+	bool sorted;	/* ascending, and only those in the region */
+	bool registers;	/* pages for memory failure, and reports those that failed */
+	bool binds;	/* a region exists while vfio has one of its GPUs */
+	bool needs_list; /* ignores a _DSD without the address of that list */
 } generations[] = {
 	{ 'A', .binds = true },
-	{ 'B', .tells = true, .once = true, .registers = true, .binds = true },
-	{ 'C', .tells = true, .links = true, .checks = true, .crashes = true,
+	{ 'B', .reports = true, .once = true, .registers = true, .binds = true },
+	{ 'C', .reports = true, .links = true, .checks = true, .crashes = true,
 	  .registers = true, .binds = true, .needs_list = true },
-	{ 'M', .tells = true, .links = true, .checks = true, .shared = true,
+	{ 'M', .reports = true, .links = true, .checks = true, .shared = true,
 	  .whole = true, .registers = true, .needs_list = true },
-	{ 'E', .tells = true, .links = true, .checks = true, .exclusive = true,
+	{ 'E', .reports = true, .links = true, .checks = true, .exclusive = true,
 	  .whole = true, .sorted = true },
 };
 
@@ -87,7 +87,7 @@ static unsigned long long base[MAX_REGIONS], size[MAX_REGIONS];
 static int pxm[MAX_REGIONS];
 static char *gpus[MAX_REGIONS], *retired[MAX_REGIONS], *poisoned[MAX_REGIONS];
 static unsigned int num_regions, num_sizes, num_pxms;
-static bool from_firmware;	/* the regions are those of _DSD */
+static bool from_firmware;	/* the regions come from _DSD */
 
 module_param(driver, charp, 0444);
 MODULE_PARM_DESC(driver, "generation of the driver: A, B, C, M or E (default)");
@@ -114,7 +114,7 @@ MODULE_PARM_DESC(huge, "map blocks of the page tables' next level on access, ins
 struct egm_region {
 	struct device dev;
 	struct cdev cdev;
-	struct mutex lock;	/* of the GPUs; of E: users, and the zeroing */
+	struct mutex lock;	/* protects the GPUs; with E also users and the zeroing */
 	atomic_t users;
 	bool mapped;
 	unsigned int index;	/* into the parameters */
@@ -127,7 +127,7 @@ struct egm_region {
 #endif
 };
 
-static DEFINE_MUTEX(regions_lock);	/* what is in regions[] */
+static DEFINE_MUTEX(regions_lock);	/* protects regions[] */
 static struct egm_region *regions[MAX_REGIONS];
 static dev_t first_dev;
 static const struct class egm_class = { .name = "egm" };
@@ -161,7 +161,7 @@ static DEVICE_ATTR_RO(gpu_devices);
 
 static umode_t egm_visible(struct kobject *kobj, struct attribute *attr, int n)
 {
-	if (!gen->tells || (attr == &dev_attr_gpu_devices.attr && gen->links))
+	if (!gen->reports || (attr == &dev_attr_gpu_devices.attr && gen->links))
 		return 0;
 	return attr->mode;
 }
@@ -254,8 +254,8 @@ static void egm_unregister(struct egm_region *region)
 }
 
 /*
- * In place of the CPU: a page is bad from now on. Its next access comes to
- * egm_fault(), in the thread that an abort would come to.
+ * In place of the CPU: a page is bad from now on. The next access to it calls
+ * egm_fault(), in the thread that would get the abort.
  */
 static int egm_set_fatal(const char *text, const struct kernel_param *param)
 {
@@ -316,7 +316,7 @@ static int egm_open(struct inode *inode, struct file *file)
 
 	if (gen->exclusive)
 		return egm_open_exclusive(region, file);
-	/* Else a second descriptor is no good: its private_data stays NULL. */
+	/* Otherwise a second descriptor does not work: its private_data stays NULL. */
 	if (gen->shared)
 		file->private_data = region;
 	if (atomic_inc_return(&region->users) > 1)
@@ -451,7 +451,7 @@ static int egm_compare(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* The pages that the ioctl tells, in its order; free with kvfree(). */
+/* The pages that the ioctl reports, in its order; free with kvfree(). */
 static u64 *egm_retired_pages(struct egm_region *region, unsigned int *n)
 {
 	const unsigned int each = gen->whole ? BLOCK / PAGE_SIZE : 1;
@@ -516,7 +516,7 @@ static long egm_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
 	struct egm_retired_list head;
 
-	if (!gen->tells)
+	if (!gen->reports)
 		return -ENOTTY;
 	if (copy_from_user(&head, (void __user *)arg, sizeof(head)))
 		return -EFAULT;
@@ -536,7 +536,7 @@ static const struct file_operations egm_fops = {
 
 /* Regions */
 
-/* What the _DSD of a PCI device says; false: nothing, or not enough. */
+/* Read the _DSD of a PCI device; false: properties are missing. */
 static bool egm_properties(struct pci_dev *pdev, u64 *start, u64 *length,
 			   u64 *domain)
 {
@@ -551,7 +551,7 @@ static bool egm_properties(struct pci_dev *pdev, u64 *start, u64 *length,
 					  &list));
 }
 
-/* One region for each domain; the first of its devices tells where it is. */
+/* One region for each domain; the first of its devices has its address. */
 static int egm_find_regions(void)
 {
 	struct pci_dev *pdev = NULL;
@@ -591,7 +591,7 @@ static struct pci_dev *egm_next_gpu(const char **text)
 	return pdev ?: ERR_PTR(-ENODEV);
 }
 
-/* Whether all addresses of a list are those of devices */
+/* Whether all addresses of a list belong to devices */
 static int egm_check_gpus(const char *text)
 {
 	while (text && *text) {
@@ -604,7 +604,7 @@ static int egm_check_gpus(const char *text)
 	return 0;
 }
 
-/* Whether a device is of region @i: its _DSD names the domain, or the list has it. */
+/* Whether a device belongs to region @i: by the domain in its _DSD, or by the list. */
 static bool egm_is_gpu(unsigned int i, struct pci_dev *pdev)
 {
 	const char *text = gpus[i];
@@ -623,7 +623,7 @@ static bool egm_is_gpu(unsigned int i, struct pci_dev *pdev)
 	return false;
 }
 
-/* Whether the driver knows a device: what binds does so by its vfio driver. */
+/* Whether the driver knows a device: some generations need it bound to vfio. */
 static bool egm_knows(struct pci_dev *pdev)
 {
 	return !gen->binds ||
@@ -679,7 +679,7 @@ static int egm_check_region(unsigned int i)
 	return egm_check_gpus(gpus[i]);
 }
 
-/* Make the device of region @i, if the driver knows a GPU or does without. */
+/* Make the device of region @i, if the driver knows a GPU or needs none. */
 static int egm_add(unsigned int i)
 {
 	struct egm_region *region = kzalloc(sizeof(*region), GFP_KERNEL);
@@ -802,7 +802,7 @@ static int __init egm_standin_init(void)
 		return -EINVAL;
 	from_firmware = !num_regions;
 	ret = from_firmware ? egm_find_regions() : 0;
-	/* Without a region the driver loads as well, and does nothing. */
+	/* The driver also loads without a region, and does nothing. */
 	if (ret || !num_regions)
 		return ret;
 	for (unsigned int i = 0; i < num_regions; i++)

@@ -37,6 +37,21 @@ def srat(*entries):
     return table(b'SRAT', bytes(12) + b''.join(entries))
 
 
+def iort(*mappings, ats=True, segment=0):
+    """IORT with an SMMUv3, and a root complex with mappings of it: (first requester ID,
+    how many), and True if they go to the SMMU"""
+    def node(kind, body, count=0):
+        length = 16 + len(body) + 20 * count
+        return struct.pack('<BHBIII', kind, length, 0, 0, count, 16 + len(body)) + body
+    its = node(0, bytes(8))
+    smmu = node(4, bytes(52))
+    place = {False: 48, True: 48 + len(its)}
+    root = node(2, struct.pack('<8xIIB3x', ats, segment, 64), len(mappings)) + b''.join(
+        struct.pack('<IIIII', first, count - 1, first, place[behind], 0)
+        for first, count, behind in mappings)
+    return table(b'IORT', struct.pack('<III', 3, 48, 0) + its + smmu + root)
+
+
 def slit(count, distance):
     """SLIT; distance(a, b) of two proximity domains"""
     return table(b'SLIT', struct.pack('<Q', count) + bytes(

@@ -24,6 +24,7 @@ import unittest.mock
 
 from egm import emulator
 from lib import TOP, grace
+from tools import acpi_made
 
 GOLDEN = TOP / 'tests/data/acpi/aarch64/virt'
 LIMIT = 120         # seconds, of a case; the slowest takes less than one
@@ -132,7 +133,8 @@ def check_tables(seed):
     tables = {kind: (GOLDEN / f'{kind}.{name}').read_bytes() for kind in ('DSDT', 'SRAT')}
     tables['SLIT'] = seal(b'SLIT' + bytes(32) + struct.pack('<Q', 2) + bytes(
         (10, 40, 40, 10)))
-    which = rng.choice(('DSDT', 'DSDT', 'DSDT', 'SRAT', 'SLIT'))
+    tables['IORT'] = acpi_made.iort((0, 0x100, False), (0x100, 0xff00, True))
+    which = rng.choice(('DSDT', 'DSDT', 'DSDT', 'SRAT', 'SLIT', 'IORT'))
     data = damage(rng, tables[which][36:])
     whole = seal(tables[which][:36] + data)
     sealed = rng.random() < 0.7
@@ -197,7 +199,8 @@ def try_host(directory, seed):
     if gpus and rng.random() < 0.3:
         made.virtual(rng.choice(gpus), 2, rng.choice(('vfio-pci', 'nvidia')))
     if rng.random() < 0.2:
-        made.tables(SRAT=rng.randbytes(200), SLIT=rng.randbytes(60))
+        made.tables(SRAT=rng.randbytes(200), SLIT=rng.randbytes(60),
+                    IORT=rng.randbytes(200))
     for _ in range(rng.choice((1, 2, 5, 20))):
         change(rng, made.root)
     what = rng.choice(('host', 'check', 'qemu', 'libvirt', 'svg'))
@@ -213,7 +216,9 @@ def try_host(directory, seed):
         words += rng.choice(([], ['--json']))
     with unittest.mock.patch.object(emulator.Emulator, 'has_object', return_value=True), \
             unittest.mock.patch.object(emulator.Emulator, 'check_firmware',
-                                       return_value=''):
+                                       return_value=''), \
+            unittest.mock.patch.object(emulator.Emulator, 'smmu_options',
+                                       rng.choice(('', 'accel=on,ats=on'))):
         status, out, err = run('egm-vm', *words)
     check_text(err if what == 'libvirt' else out + err)
     if '--json' in words and out:

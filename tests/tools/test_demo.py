@@ -9,11 +9,11 @@ from lib import BUILD, TOP
 ROWS = [
     r'gpu0 +\\_SB\.PC20\.S00\.S00 +0000:21:00\.0 +0x40000000-0x5fffffff +'
     r'512 MiB +0 +#4 +yes',
-    r'gpu1 +\\_SB\.PC20\.S08\.S00 +0000:22:00\.0 +0x40000000-0x5fffffff +'
+    r'gpu1 +\\_SB\.PC40\.S00\.S00 +0000:41:00\.0 +0x40000000-0x5fffffff +'
     r'512 MiB +0 +#4 +yes',
-    r'gpu2 +\\_SB\.PC40\.S00\.S00 +0000:41:00\.0 +0x60000000-0x7fffffff +'
+    r'gpu2 +\\_SB\.PC60\.S00\.S00 +0000:61:00\.0 +0x60000000-0x7fffffff +'
     r'512 MiB +1 +#5 +yes',
-    r'gpu3 +\\_SB\.PC40\.S08\.S00 +0000:42:00\.0 +0x60000000-0x7fffffff +'
+    r'gpu3 +\\_SB\.PC80\.S00\.S00 +0000:81:00\.0 +0x60000000-0x7fffffff +'
     r'512 MiB +1 +#5 +yes',
 ]
 

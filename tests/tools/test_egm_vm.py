@@ -2,6 +2,7 @@
 """egm-vm on made-up hosts: what it finds, what it refuses, what it writes."""
 
 import ast
+import errno
 import json
 import os
 import pathlib
@@ -23,6 +24,36 @@ from lib import BUILD, MIB, TOP, grace, machine
 from tools import acpi_made, fuzz
 
 QEMU = BUILD / 'qemu-system-aarch64'
+# What `-device arm-smmuv3,help` prints, without descriptions, and the options that
+# egm-vm makes of it
+SMMUS = {
+    '11.1': ('''  accel=<bool>           -  (default: off)
+  ats=<OnOffAuto>        -  (default: auto)
+  cmdqv=<OnOffAuto>      -  (default: auto)
+  oas=<OasMode>          -  (default: auto)
+  primary-bus=<link<PCI>>
+  ril=<OnOffAuto>        -  (default: auto)
+  ssidsize=<SsidSizeMode> -  (default: auto)
+''', 'accel=on,ats=on'),
+    '11.0': ('''  accel=<bool>           -  (default: off)
+  ats=<bool>             -  (default: off)
+  oas=<uint8>            -  (default: 44)
+  primary-bus=<link<PCI>>
+  ril=<bool>             -  (default: on)
+  ssidsize=<uint8>       -  (default: 0)
+''', 'accel=on,ats=on,ril=off,ssidsize=20,oas=48'),
+    'nvidia': ('''  accel=<bool>           - on/off (default: off)
+  ats=<bool>             - on/off (default: off)
+  cmdqv=<bool>           - on/off (default: off)
+  oas=<uint8>            -  (default: 44)
+  pasid=<bool>           - on/off (default: off)
+  primary-bus=<link<PCI>>
+  ril=<bool>             - on/off (default: on)
+''', 'accel=on,ats=on,ril=off,pasid=on,oas=48'),
+    '10.2': ('''  bus_num=<uint8>        -  (default: 0)
+  primary-bus=<link<PCI>>
+''', ''),
+}
 EXAMPLE = {'sockets': 2, 'gpus': 2}     # of the README
 WORDS = {'problem': 'problem', 'note': 'note'}      # levels that are shown
 FIRMWARE = BUILD / 'pc-bios/edk2-aarch64-code.fd'
@@ -30,7 +61,20 @@ REAL_STAT = os.stat
 
 
 class Case(unittest.TestCase):
-    """Each case has a directory for its host."""
+    """Each case has a directory for its host, and a QEMU 11.1 as far as egm-vm asks it
+    about its SMMU; otherwise it is that of this build."""
+
+    @classmethod
+    def setUpClass(cls):
+        directory = tempfile.TemporaryDirectory(prefix='egm-vm-qemu-')
+        cls.addClassCleanup(directory.cleanup)
+        cls.bin = pathlib.Path(directory.name)
+        (cls.bin / 'pc-bios').symlink_to(FIRMWARE.parent)
+        for version, (text, _) in SMMUS.items():
+            grace.write(cls.bin / version, '#!/bin/sh\n'
+                        f'[ "$*" = "-device arm-smmuv3,help" ] || exec {QEMU} "$@"\n'
+                        f"cat <<'END'\narm-smmuv3 options:\n{text}END\n").chmod(0o755)
+        cls.qemu = cls.bin / '11.1'
 
     def setUp(self):
         self.tmp = tempfile.TemporaryDirectory(prefix='egm-vm-')
@@ -41,7 +85,7 @@ class Case(unittest.TestCase):
 
     def run_it(self, what=None, *args, **keywords):
         """egm-vm on this host: exit status, output."""
-        qemu = () if what == 'svg' or '--qemu' in args else ('--qemu', QEMU)
+        qemu = () if what == 'svg' or '--qemu' in args else ('--qemu', self.qemu)
         run = subprocess.run(
             [TOP / 'tools/egm-vm', *([what] if what else []), '--root', self.root, *qemu,
              *args], text=True, check=False, timeout=machine.LIMIT, stdout=subprocess.PIPE,
@@ -55,7 +99,7 @@ class Case(unittest.TestCase):
         self.assertEqual(status, 0, text)
         lines = text.splitlines(keepends=True)
         self.notes = [] if not args else \
-            [line for line in lines if line.startswith('note: ')]
+            [line for line in lines if line.startswith(('note: ', '    Hint: '))]
         return ''.join(line for line in lines if line not in self.notes)
 
     def refused(self, *messages, args=('qemu',)):
@@ -73,7 +117,7 @@ class Case(unittest.TestCase):
         machine_ = hostinfo.read(str(self.root))
         with unittest.mock.patch('fcntl.ioctl', return_value=1):
             return machine_, checks.find(machine_, emulator.Emulator(
-                str(QEMU), **keywords))
+                str(self.qemu), **keywords))
 
     def found(self, *expected):
         """Just these findings: (level, id, text, what to do)."""
@@ -266,8 +310,8 @@ class Findings(Case):
                 self.found()
                 self.assertIn('447 GiB  0     qemu-system-aar (4711)  0008',
                               self.succeeds())
-                self.assertIn(f'PASS  region-use      egm4 is {who}',
-                              self.succeeds('check'))
+                self.assertRegex(self.succeeds('check'),
+                                 'PASS  region-use +egm4 is ' + re.escape(who))
                 # Another GPU of that socket for another VM
                 second = made.gpus[0][1]
                 self.refused(f'egm4 is {who}: a region belongs to one VM',
@@ -680,8 +724,8 @@ class Refusals(Case):
             self.assertIn('fewer GPUs', ''.join(self.notes))
         with tempfile.TemporaryDirectory() as directory:
             self.root = pathlib.Path(directory)
-            grace.Host(self.root, 8, 1)
-            self.refused('8 GPUs on 8 sockets need more PCI buses',
+            grace.Host(self.root, 5, 6)
+            self.refused('30 GPUs: there are PCI host bridges for 29',
                          args=('qemu', '--initiators', '1'))
 
     def wrong_usage(self, message, *args):
@@ -822,6 +866,139 @@ class Refusals(Case):
         self.assertNotIn('Traceback', text)
 
 
+class Smmu(Case):
+    """An SMMUv3 for each GPU, which gives it ATS."""
+
+    def smmus(self, *args):
+        """Those of a VM, as options."""
+        return re.findall('-device arm-smmuv3,(.*) ', self.succeeds('qemu', *args))
+
+    def test_options(self):
+        """What QEMU does not find out itself is written, by the names that it has."""
+        grace.Host(self.root)
+        for version, (_, wanted) in SMMUS.items():
+            with self.subTest(version):
+                self.assertEqual(self.smmus('--qemu', self.bin / version),
+                                 [f'primary-bus=pxb0,id=smmu0,{wanted}'] if wanted else [])
+                self.assertEqual('no SMMUv3' in ''.join(self.notes), not wanted)
+
+    def test_layout(self):
+        """As Kata Containers and KubeVirt have it on GB200 and GB300: a host bridge, an
+        SMMUv3, a root port and vfio-pci for each GPU."""
+        made = grace.Host(self.root, 2, 2)
+        lines = [line.strip(' \\') for line in self.succeeds(
+            'qemu', '--qemu', self.bin / '11.0', '--disk', FIRMWARE).splitlines()]
+        gpus = made.gpus[0] + made.gpus[1]
+        wanted = [f'-device {device}' for i, address in enumerate(gpus) for device in (
+            f'pxb-pcie,id=pxb{i},bus=pcie.0,bus_nr={32 * (i + 1)},numa_node={i // 2}',
+            f'arm-smmuv3,primary-bus=pxb{i},id=smmu{i},'
+            'accel=on,ats=on,ril=off,ssidsize=20,oas=48',
+            f'pcie-root-port,id=rp{i},bus=pxb{i},chassis={i + 1},io-reserve=0,'
+            'pref64-reserve=512G',
+            f'vfio-pci-nohotplug,id=gpu{i},bus=rp{i},host={address},iommufd=iommufd0')]
+        devices = [line for line in lines if line.startswith('-device')]
+        self.assertEqual(devices[:16], wanted)
+        # QEMU refuses emulated devices behind an SMMU of this kind.
+        self.assertEqual([line.split(',')[0] for line in devices[16:] if
+                          ',bus=pcie.0,' in line],
+                         ['-device virtio-blk-pci', '-device virtio-net-pci'])
+        self.assertEqual(len(devices), 18)
+
+    def test_many(self):
+        """Each of 16 GPUs has bus numbers of its own."""
+        grace.Host(self.root, 4, 4)
+        text = self.succeeds('qemu', '--initiators', '7')
+        self.assertEqual([int(n) for n in re.findall('bus_nr=([0-9]+)', text)],
+                         list(range(8, 136, 8)))
+
+    def test_off(self):
+        """Left out, with the reason, and what to try."""
+        made = grace.Host(self.root, 2)
+
+        def without(reason, *args):
+            self.assertEqual(self.smmus(*args), [])
+            note, hint = next(pair for pair in zip(self.notes, self.notes[1:])
+                              if 'no SMMUv3' in pair[0])
+            self.assertIn(f'no SMMUv3 with ATS: {reason}. The driver of a GPU, in its default '
+                          'mode, may not load', note)
+            self.assertIn('NVreg_CoherentGPUMemoryMode=driver', hint)
+        without('--smmu off', '--smmu', 'off')
+        without('it needs iommufd', '--type1')
+        without('it needs KVM', '--accel', 'tcg')
+        without(f'{self.bin}/10.2 has no arm-smmuv3 with accel=on', '--qemu',
+                self.bin / '10.2')
+        made.file('/sys/bus/pci/devices/0008:01:00.0/iommu').unlink()
+        without('GPU 0008:01:00.0 is not behind an SMMUv3 but behind an IOMMU that the kernel '
+                'does not name')
+        self.assertEqual(len(self.smmus('--socket', '1')), 1)
+        made.file('/proc/sys/kernel/osrelease').write_text('6.12.48-64k\n')
+        without('iommufd of this kernel (6.12.48-64k) does not share an SMMUv3 with VMs',
+                '--socket', '1')
+        made.file('/dev/iommu').unlink()
+        without('it needs iommufd')
+        self.succeeds('libvirt')
+        self.assertIn('no SMMUv3 with ATS: egm-vm libvirt does not write it',
+                      ''.join(self.notes))
+
+    def test_smmu(self):
+        """What the GPU is behind."""
+        made = grace.Host(self.root)
+        for name in '/iommu/arm-smmu.0', None:
+            place = made.file('/sys/bus/pci/devices/0008:01:00.0/iommu')
+            place.unlink()
+            if name:
+                grace.link(place, name)
+            self.found(('note', 'gpu-smmu', 'GPU 0008:01:00.0 is not behind an SMMUv3 but '
+                        'behind ' + ('arm-smmu.0' if name else 'an IOMMU that'), 'SMMU'))
+        made.file('/proc/sys/kernel/arch').write_text('x86_64\n')
+        self.found(('note', 'kvm', '', ''))
+
+    def test_ats(self):
+        """Of the GPU, and of its root complex."""
+        made = grace.Host(self.root)
+        config = made.file('/sys/bus/pci/devices/0008:01:00.0/config')
+        good, bad = (acpi_made.iort((0, 0x10000, True), ats=ats, segment=8)
+                     for ats in (True, False))
+
+        def check(*results):
+            self.assertEqual([f.level for f in self.findings()[1] if f.id == 'gpu-ats'],
+                             list(results))
+        # Nobody but root can read these; then nothing is said.
+        check()
+        made.tables(IORT=good)
+        check('pass')
+        config.write_bytes(grace.CONFIG[:64])
+        check()
+        made.tables(IORT=bad)
+        self.found(('note', 'gpu-ats', 'IORT of the host says that its root complex does not '
+                    'support ATS', 'firmware'))
+        made.tables(IORT=acpi_made.iort(segment=9))
+        check('note')
+        made.tables(IORT=good)
+        for data in (grace.CONFIG[:300], bytes(4096), b'\0' * 256 + b'\1\0\1\x10' * 90,
+                     b'\0' * 256 + b'\1\0\1\xff' * 90):
+            config.write_bytes(data)
+            self.found(('note', 'gpu-ats', 'GPU 0008:01:00.0 has no capability for ATS',
+                        'firmware'))
+
+    def test_nesting(self):
+        """What iommufd says, or the version of the kernel."""
+        made = grace.Host(self.root)
+        for kernel, level in (('6.12.9', 'note'), ('6.13.0-rc1', 'pass'), ('5.20', 'note'),
+                              ('7.0', 'pass'), ('6.8.0-1044-nvidia-64k', 'pass'), ('', 'note')):
+            made.file('/proc/sys/kernel/osrelease').write_text(kernel + '\n')
+            finding, = (f for f in self.findings()[1] if f.id == 'iommufd-nesting')
+            self.assertEqual(finding.level, level, kernel)
+            if level == 'note':
+                self.assertIn('Linux 6.13', finding.hint)
+        machine_ = hostinfo.read(str(self.root))
+        for error, nests in ((errno.EINVAL, True), (errno.ENOTTY, False)):
+            with unittest.mock.patch('stat.S_ISCHR', return_value=True), \
+                    unittest.mock.patch('fcntl.ioctl', side_effect=OSError(error, '')) as ioctl:
+                self.assertIs(machine_.nests(), nests)
+            self.assertEqual(ioctl.call_args[0][1:], (0x3b90, bytes(4)))
+
+
 class Writes(Case):
     """Command lines, domains and pictures."""
 
@@ -835,8 +1012,9 @@ class Writes(Case):
                 'x', accel='tcg', iommufd=False, stand_in='pci-testdev'), ['-S'])
         text = cmdline.shell_text(lines)
         for s in vm.sockets:
-            self.assertIn(f'id={s.bridge},bus=pcie.0,bus_nr={s.bus},'
-                          f'numa_node={s.node}', text)
+            for gpu in s.gpus:
+                self.assertIn(f'id={gpu.bridge},bus=pcie.0,bus_nr={gpu.bus},'
+                              f'numa_node={s.node}', text)
         self.assertEqual(text.count(',io-reserve=0'), len(vm.gpus))
         with machine.Machine(BUILD, cmdline.words(lines)[1:]) as running:
             objects = {o['id']: o for o in running.cmd('query-acpi-egm-memory')}
@@ -1116,7 +1294,8 @@ class Documents(Case):
         shell = self.succeeds('qemu', '--type1', '--no-check')
         self.assertEqual(json.loads(text)['arguments'],
                          shlex.split(shell.replace('\\\n', '')))
-        self.assertEqual([f['id'] for f in json.loads(text)['findings']], ['vm-disk'])
+        self.assertEqual([f['id'] for f in json.loads(text)['findings']],
+                         ['vm-smmu', 'vm-disk'])
 
     def test_check(self):
         """A line for each check; those of --json are the same."""
@@ -1162,6 +1341,7 @@ class Documents(Case):
         self.assertEqual(self.complete('qemu', ''), [])
         self.assertEqual(self.complete('qemu', '--', '-'), [])
         self.assertEqual(self.complete('qemu', '--accel', ''), ['kvm', 'tcg'])
+        self.assertEqual(self.complete('qemu', '--smmu', ''), ['auto', 'off'])
         self.assertEqual(self.complete('qemu', '--net', 'n'), ['none'])
         self.assertEqual(set(self.complete('--', program='egm-report')),
                          self.options('egm-report'))
@@ -1224,7 +1404,7 @@ class Documents(Case):
         status, text = self.run_it(*args)
         self.assertEqual(status, 0, text)
         for path, shown in ((f'{self.root}/guest', 'guest'), (str(self.root), ''),
-                            (str(QEMU), 'qemu-system-aarch64')):
+                            (str(self.qemu), 'qemu-system-aarch64')):
             text = text.replace(path, shown)
         text = re.sub(r'unix:\S*/', 'unix:/run/', text)
         text = re.sub(r'file=\S*/edk2', 'file=/usr/local/share/qemu/edk2', text)

@@ -20,7 +20,8 @@ from egm import aml, guestinfo, report, running, show, smbios, tables
 from egm.srat import Affinity
 from lib import BUILD, TOP, machine, standin
 from tools import fuzz
-from tools.acpi_made import HOT, affinity, checked, initiator, processor, slit, srat, table
+from tools.acpi_made import (HOT, affinity, checked, initiator, iort, processor, slit, srat,
+                             table)
 
 GOLDEN = TOP / 'tests/data/acpi/aarch64/virt'
 BASE, SIZE = 0x40000000, 0x20000000
@@ -48,10 +49,13 @@ def device(name, body, adr=0):
     return f'Device ({name}) {{ Name (_ADR, {adr:#x}) {body} }}'
 
 
+GOOD_PATH = r'\_SB.PC20.S00.S00'
 GOOD = bridge(device('S00', device('S00', dsd())))
 GPU = report.Function('0000:21:00.0', 32, (0, 0), 'gpu0', True)
 
 
+# Bus 0 is behind the ITS, all others are behind the SMMU.
+SMMU = iort((0, 0x100, False), (0x100, 0xff00, True))
 MEMORY = srat(affinity(0, 0x20000000, BASE - 0x20000000),
               affinity(1, BASE, SIZE), initiator(2))
 
@@ -73,6 +77,9 @@ class Diagnoses(unittest.TestCase):
         found = {'DSDT': [data]}
         if srat_:
             found['SRAT'] = [srat_]
+        iort_ = more.pop('iort_', SMMU)
+        if iort_:
+            found['IORT'] = [iort_]
         if 'slit' in more:
             found['SLIT'] = [more.pop('slit')]
         result = report.analyse(found, functions and list(functions), **more)
@@ -306,6 +313,28 @@ class Diagnoses(unittest.TestCase):
                    srat_=srat(affinity(1, BASE, SIZE), initiator(2),
                               affinity(2, 0x80000000, 0x10000000, HOT)))
 
+    def test_smmu(self):
+        """The GPU's requester ID is behind an SMMUv3, and its root complex has ATS."""
+        memory = srat(affinity(1, BASE, SIZE), initiator(2))
+        self.notes(iort_=iort((0x2100, 8, True)), srat_=memory)
+        none = 'IORT has no SMMUv3 for gpu0: the driver, in its default mode, may not load'
+        for table_ in (iort((0, 0x10000, False)), iort((0x2000, 0x100, True)),
+                       iort((0x2101, 0x100, True)), iort(), b'',
+                       iort((0, 0x10000, True), segment=1)):
+            self.notes(none, iort_=table_, srat_=memory)
+        self.notes('IORT has an SMMUv3 without ATS for gpu0',
+                   iort_=iort((0, 0x10000, True), ats=False), srat_=memory)
+        # Without PCI addresses, the host bridge's bus counts, if there is an IORT.
+        without = f'no SMMUv3 for {GOOD_PATH}'
+        self.notes(iort_=iort((0x2000, 0x100, True)), functions=None, srat_=memory)
+        self.notes(without, iort_=iort((0x2100, 0x100, True)), functions=None,
+                   srat_=memory)
+        self.notes(iort_=b'', functions=None, srat_=memory)
+        self.notes(iort_=iort((0, 0x10000, True), segment=1), functions=[
+            report.Function('0001:21:00.0', 0x120, (0, 0), 'gpu0', True)],
+                   asl=GOOD.replace('Name (_BBN', 'Name (_SEG, 1) Name (_BBN'),
+                   srat_=srat(affinity(1, BASE, SIZE), initiator(2, domain=1)))
+
     def test_virtual(self):
         """SMBIOS has to say that this is a VM."""
         self.wrong('SMBIOS does not say that this is a VM', virtual=False)
@@ -433,6 +462,22 @@ class Damaged(unittest.TestCase):
             self.unread('cannot read all of SRAT: entry #', golden, memory + tail)
         self.unread('more than 4096 entries', golden, memory + b'\x07\x02' * 5000)
         self.unread('cannot read SLIT', golden, memory, SLIT=[table(b'SLIT', b'\xff' * 8)])
+
+    def test_iort(self):
+        """Nodes and mappings that are cut off, of a wrong length, or too many."""
+        golden = (GOLDEN / 'DSDT.egmgi').read_bytes()[36:]
+        memory = (GOLDEN / 'SRAT.egmgi').read_bytes()
+        whole = iort((0, 0x10000, True))
+        self.assertIs(self.read(golden, memory, IORT=[whole]).good, True)
+        for damaged, message in (
+                (whole[:40], 'it is cut off'),
+                (whole[:-1], 'node #2, at offset 0x8c, has a wrong length'),
+                (whole[:36] + b'\x04' + whole[37:], 'it is cut off'),
+                (whole[:36] + b'\xff\xff' + whole[38:], 'it has more than 4096 nodes'),
+                (whole[:49] + bytes(2) + whole[51:], 'node #0, at offset 0x30, has a wrong'),
+                (whole[:148] + b'\xff' * 4 + whole[152:], 'a node has more than 4096 ID mappings'),
+                (whole[:148] + b'\x02' + whole[149:], 'it is cut off')):
+            self.unread(f'cannot read all of IORT: {message}', golden, memory, IORT=[damaged])
 
     def test_many(self):
         """A report takes a limited number of GPUs."""

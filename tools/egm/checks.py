@@ -192,10 +192,37 @@ def _check_gpus(host: Host, iommufd: bool) -> Iterator[Finding]:
             continue
         yield _check_driver(host, gpu)
         yield from _check_neighbours(gpu)
+        if host.arch == 'aarch64':
+            yield _check_smmu(gpu)
+            yield from _check_ats(host, gpu)
         if gpu.bound:
             device = f'/dev/vfio/devices/{gpu.cdev}' if iommufd and gpu.cdev else \
                 f'/dev/vfio/{gpu.group}'
             yield from _check_access(host, 'gpu-access', device, address)
+
+
+def _check_smmu(gpu: Gpu) -> Finding:
+    """An SMMUv3 is what a VM can share."""
+    if gpu.smmu:
+        return Finding('gpu-smmu', PASS, f'GPU {gpu.address} is behind {gpu.iommu}',
+                       gpu.address)
+    return Finding('gpu-smmu', NOTE, f'GPU {gpu.address} is not behind an SMMUv3 but behind '
+                   f'{gpu.iommu or "an IOMMU that the kernel does not name"}', gpu.address,
+                   hint='enable the SMMU in the firmware')
+
+
+def _check_ats(host: Host, gpu: Gpu) -> Iterator[Finding]:
+    """What the driver of the GPU insists on, in its default mode."""
+    if gpu.ats is False:
+        yield Finding('gpu-ats', NOTE, f'GPU {gpu.address} has no capability for ATS',
+                      gpu.address, hint='its firmware or a setting of the host\'s firmware '
+                      'has turned it off')
+    elif host.iort.roots and not host.iort.has_ats(int(gpu.address.split(':')[0], 16)):
+        yield Finding('gpu-ats', NOTE, f'GPU {gpu.address}: IORT of the host says that its '
+                      'root complex does not support ATS', gpu.address,
+                      hint='enable ATS in the firmware, or use a newer firmware')
+    elif gpu.ats and host.iort.roots:
+        yield Finding('gpu-ats', PASS, f'GPU {gpu.address} has ATS', gpu.address)
 
 
 def _check_use(gpu: Gpu) -> Finding:
@@ -250,6 +277,8 @@ def _check_kernel(host: Host, iommufd: bool) -> Iterator[Finding]:
         yield _check_iommufd(host)
     if iommufd:
         yield from _check_access(host, 'iommufd-access', '/dev/iommu')
+        if host.arch == 'aarch64':
+            yield _check_nesting(host)
     if host.page_size == 4096 and host.arch == 'aarch64':
         yield Finding('page-size', NOTE, 'the kernel has pages of 4 KiB: mapping a region '
                       'takes 16 times as long as with pages of 64 KiB')
@@ -284,6 +313,15 @@ def _check_iommufd(host: Host) -> Finding:
     return Finding('iommufd', PASS, 'the kernel has iommufd')
 
 
+def _check_nesting(host: Host) -> Finding:
+    """Whether a VM can share the SMMU of the host."""
+    if host.nests():
+        return Finding('iommufd-nesting', PASS, 'iommufd shares an SMMUv3 with VMs')
+    return Finding('iommufd-nesting', NOTE, f'iommufd of this kernel ({host.kernel or "?"}) '
+                   'does not share an SMMUv3 with VMs', hint='Linux 6.13 and newer, and '
+                   'NVIDIA\'s kernels for Grace, do')
+
+
 def _check_mapping(maps: bool) -> Finding:
     """Whether a guest can run on a region."""
     if maps:
@@ -303,12 +341,28 @@ def _check_emulator(emulator: Emulator) -> Iterator[Finding]:
                       hint='use --qemu PATH')
     else:
         yield Finding('qemu', PASS, f'{emulator.path} has acpi-egm-memory')
+        yield _check_emulated_smmu(emulator)
     wrong = emulator.check_firmware()
     if wrong:
         yield Finding('firmware', PROBLEM, wrong, hint='use --firmware FILE; Debian 13\'s '
                       'package qemu-efi-aarch64 has one')
     else:
         yield Finding('firmware', PASS, f'{emulator.firmware} is UEFI for guests')
+
+
+def _check_emulated_smmu(emulator: Emulator) -> Finding:
+    """Without it, a guest has no ATS."""
+    if emulator.smmu_options:
+        return Finding('qemu-smmu', PASS, f'{emulator.path} has arm-smmuv3 with accel=on')
+    return Finding('qemu-smmu', NOTE, f'{emulator.path} has no arm-smmuv3 with accel=on',
+                   hint='QEMU 11 and newer have it')
+
+
+def why_no_smmu(found: list[Finding], vm: Vm) -> str:
+    """What keeps a VM from an SMMUv3 with ATS; empty: nothing."""
+    gpus = {'', *(g.host.address for g in vm.gpus)}
+    return next((f.text for f in found if f.subject in gpus and f.level != PASS and
+                 f.id in ('qemu-smmu', 'gpu-smmu', 'iommufd-nesting')), '')
 
 
 def find(host: Host, emulator: Emulator, iommufd: bool | None = None) -> list[Finding]:

@@ -48,14 +48,16 @@ def _node_lines(vm: Vm) -> Iterator[Line]:
 
 def _gpu_lines(vm: Vm, settings: Settings) -> Iterator[Line]:
     for s in vm.sockets:
-        yield '-device', (f'pxb-pcie,id={s.bridge},bus=pcie.0,bus_nr={s.bus},'
-                          f'numa_node={s.node}')
         for gpu in s.gpus:
+            yield '-device', (f'pxb-pcie,id={gpu.bridge},bus=pcie.0,bus_nr={gpu.bus},'
+                              f'numa_node={s.node}')
+            if settings.smmu:
+                yield '-device', (f'arm-smmuv3,primary-bus={gpu.bridge},'
+                                  f'id=smmu{gpu.name[3:]},{settings.smmu}')
             window = f',pref64-reserve={size_short(gpu.window)}' \
                 if gpu.window else ''
-            yield '-device', (f'pcie-root-port,id={gpu.port},bus={s.bridge},'
-                              f'addr={gpu.slot:#x},chassis={gpu.chassis},'
-                              f'io-reserve=0{window}')
+            yield '-device', (f'pcie-root-port,id={gpu.port},bus={gpu.bridge},'
+                              f'chassis={gpu.chassis},io-reserve=0{window}')
             device = settings.stand_in or \
                 f'vfio-pci-nohotplug,host={gpu.host.address}' + (
                     f',iommufd={_IOMMUFD}' if settings.iommufd else '')

@@ -53,22 +53,22 @@ def _add_bridges(devices: ET.Element, vm: Vm) -> None:
     root = _add(devices, 'controller', type='pci', index=0, model='pcie-root')
     if vm.mmio:
         _add_kib(root, 'pcihole64', vm.mmio)
-    for i, s in enumerate(vm.sockets, 1):
-        pxb = _add(devices, 'controller', type='pci', index=i,
-                   model='pcie-expander-bus')
-        _add(_add(pxb, 'target', busNr=s.bus), 'node', s.node)
-        _add_address(pxb, 0, i)
-    for i, s in enumerate(vm.sockets, 1):
+    for s in vm.sockets:
         for gpu in s.gpus:
-            port = _add(devices, 'controller', type='pci',
-                        index=_controller(vm, gpu), model='pcie-root-port')
-            _add(port, 'target', chassis=gpu.chassis, port=f'{gpu.slot << 3:#x}')
-            _add_address(port, i, gpu.slot)
+            pxb = _add(devices, 'controller', type='pci', index=gpu.chassis,
+                       model='pcie-expander-bus')
+            _add(_add(pxb, 'target', busNr=gpu.bus), 'node', s.node)
+            _add_address(pxb, 0, gpu.chassis)
+    for gpu in vm.gpus:
+        port = _add(devices, 'controller', type='pci', index=_controller(vm, gpu),
+                    model='pcie-root-port')
+        _add(port, 'target', chassis=gpu.chassis, port='0x0')
+        _add_address(port, gpu.chassis)
 
 
 def _controller(vm: Vm, gpu: Gpu) -> int:
     """The index of the controller that a GPU is on."""
-    return len(vm.sockets) + 1 + vm.gpus.index(gpu)
+    return len(vm.gpus) + gpu.chassis
 
 
 def _add_gpus(devices: ET.Element, vm: Vm, iommufd: bool) -> None:
@@ -106,7 +106,7 @@ def _add_others(devices: ET.Element, vm: Vm, settings: Settings) -> None:
         source = _add(drive, 'source')
         source.set('dev' if disk.block else 'file', disk.path)
         _add(drive, 'target', dev='vda', bus='virtio')
-        _add_address(drive, 0, len(vm.sockets) + 1)
+        _add_address(drive, 0, len(vm.gpus) + 1)
     if net != 'none':
         interface = _add(devices, 'interface',
                          type='user' if net == 'user' else 'bridge')
@@ -115,7 +115,7 @@ def _add_others(devices: ET.Element, vm: Vm, settings: Settings) -> None:
         if net != 'user':
             _add(interface, 'source', bridge=net)
         _add(interface, 'model', type='virtio')
-        _add_address(interface, 0, len(vm.sockets) + 2)
+        _add_address(interface, 0, len(vm.gpus) + 2)
     _add(devices, 'console', type='pty')
 
 

@@ -7,21 +7,29 @@ opened, because its driver would clear the region.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import fcntl
 import os
 import pathlib
 import re
+import stat
+import struct
 
 from . import holders, srat, sysfs
 from .format import printable
 from .holders import User
+from .iort import Iort
 from .slit import Slit
 
 NVIDIA = 0x10de
 _DISPLAY, _BRIDGE = 3, 6        # base classes of PCI
 _KVM_CHECK_EXTENSION = 0xae03
 _KVM_CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED = 243
+_IOMMU_VIOMMU_ALLOC = 0x3b90
+# Extended capabilities of PCI Express: where they begin, and the one for ATS
+_EXTENDED, _ATS = 0x100, 0x0f
 # Linux' flags of a resource: memory, prefetchable, 64-bit
 _WINDOW = 0x00200 | 0x02000 | 0x100000
 # More than the addresses of any processor reach
@@ -47,6 +55,8 @@ class Gpu:
     driver: str = ''
     group: str = ''         # IOMMU group
     cdev: str = ''          # vfio0: its device for iommufd
+    iommu: str = ''         # smmu3.0x…: what it is behind; empty: not reported
+    ats: bool | None = None     # whether it has the capability; None: not known
     node: int = -1          # NUMA node of the host; -1: the host does not report it
     window: int = 0         # bytes of its 64-bit prefetchable BARs
     neighbours: list[Neighbour] = dataclasses.field(default_factory=list)
@@ -57,6 +67,11 @@ class Gpu:
     def bound(self) -> bool:
         """Whether it has a driver of vfio. The host's own driver of vGPUs can be one."""
         return 'vfio' in self.driver or bool(self.cdev)
+
+    @property
+    def smmu(self) -> bool:
+        """Whether it is behind an SMMUv3."""
+        return self.iommu.startswith('smmu3.')
 
     @property
     def virtual(self) -> bool:
@@ -119,6 +134,7 @@ class Host:
     gpu_domains: dict[str, list[int]]   # PCI address: domains of the GPU's memory
     cpu_domains: dict[int, int]         # node: its proximity domain
     slit: Slit              # distances of proximity domains
+    iort: Iort              # empty: this user cannot read it
     arch: str
     kernel: str             # its release
     page_size: int          # 0: unknown
@@ -152,6 +168,20 @@ class Host:
                                    _KVM_CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED) > 0
         except OSError:
             return None
+
+    def nests(self) -> bool:
+        """Whether iommufd shares an SMMUv3 with VMs, as it says, or else as it should by
+        the version of the kernel."""
+        with contextlib.suppress(OSError), open(self.path('/dev/iommu'), 'rb') as iommu:
+            try:
+                # Of a command that it knows, a length of 0 is wrong; nothing is done.
+                if stat.S_ISCHR(os.fstat(iommu.fileno()).st_mode):
+                    fcntl.ioctl(iommu, _IOMMU_VIOMMU_ALLOC, bytes(4))
+            except OSError as error:
+                return error.errno == errno.EINVAL
+        version = re.match('([0-9]{1,3})[.]([0-9]{1,3})', self.kernel, re.A)
+        return 'nvidia' in self.kernel or version is not None and \
+            (int(version[1]), int(version[2])) >= (6, 13)
 
     def host_memory(self, region: Region) -> bool:
         """Whether a region is RAM of this host's kernel: its node has memory and CPUs.
@@ -188,6 +218,21 @@ def _read_neighbours(device: pathlib.Path) -> list[Neighbour]:
     return found
 
 
+def _read_ats(device: pathlib.Path) -> bool | None:
+    """Whether a PCI function has the capability, which only root may read."""
+    config = sysfs.read_bytes(device / 'config')
+    if len(config) <= _EXTENDED:
+        return None
+    at, seen = _EXTENDED, set()
+    while _EXTENDED <= at <= len(config) - 4 and at not in seen:
+        seen.add(at)
+        header, = struct.unpack_from('<I', config, at)
+        if header & 0xffff == _ATS:
+            return True
+        at = header >> 20
+    return False
+
+
 def _read_gpu(root: str, address: str, physical: str) -> Gpu:
     """A PCI function."""
     device = pathlib.Path(f'{root}/sys/bus/pci/devices/{address}')
@@ -204,7 +249,8 @@ def _read_gpu(root: str, address: str, physical: str) -> Gpu:
                (sysfs.read_number(device / 'device', 16) or 0) & 0xffff,
                printable(sysfs.link_name(device / 'driver')),
                group if group.isascii() and group.isdigit() else '',
-               cdevs[0] if cdevs else '',
+               cdevs[0] if cdevs else '', printable(sysfs.link_name(device / 'iommu')),
+               _read_ats(device),
                node if node is not None and 0 <= node < 1024 else -1,
                _read_window(device), _read_neighbours(device), mdevs)
 
@@ -284,10 +330,8 @@ def _read_nodes(root: str) -> tuple[dict, dict, dict]:
     return distances, cpus, memory
 
 
-def _read_domains(root: str, cpus: dict[int, int]) -> tuple[dict, dict, Slit]:
-    """The proximity domains of GPUs' own memory and of nodes with CPUs, and SLIT, as
-    far as this user can read the host's tables."""
-    tables = f'{root}/sys/firmware/acpi/tables'
+def _read_domains(tables: str, cpus: dict[int, int]) -> tuple[dict, dict]:
+    """The proximity domains of GPUs' own memory and of nodes with CPUs."""
     table = srat.read(sysfs.read_bytes(f'{tables}/SRAT'))
     gpus: dict[str, list[int]] = {}
     for initiator in table.initiators:
@@ -295,8 +339,7 @@ def _read_domains(root: str, cpus: dict[int, int]) -> tuple[dict, dict, Slit]:
             gpus.setdefault(initiator.address, []).append(initiator.pxm)
     # Linux numbers the nodes of processors in the order of SRAT.
     nodes = sorted(node for node, count in cpus.items() if count)
-    return gpus, dict(zip(nodes, table.processors)), Slit(
-        sysfs.read_bytes(f'{tables}/SLIT'))
+    return gpus, dict(zip(nodes, table.processors))
 
 
 def _add_users(host: Host) -> None:
@@ -320,7 +363,9 @@ def read(root: str = '') -> Host:
     good = [n for n in names if re.fullmatch(r'egm[0-9]{1,9}', n, re.A)]
     regions = _read_regions(root, good)
     distances, cpus, memory = _read_nodes(root)
-    gpu_domains, cpu_domains, slit = _read_domains(root, cpus)
+    # As far as this user can read the host's tables
+    tables = f'{root}/sys/firmware/acpi/tables'
+    gpu_domains, cpu_domains = _read_domains(tables, cpus)
     page = re.search(r'^KernelPageSize: +([0-9]{1,9}) kB',
                      sysfs.read_text(f'{root}/proc/self/smaps'), re.M)
     known = {a for r in regions for g in r.gpus for a in (g.address, g.physical)}
@@ -329,7 +374,8 @@ def read(root: str = '') -> Host:
         root, regions, [printable(n) for n in names if n not in good],
         _read_loose_gpus(root, known), distances, cpus, memory,
         sysfs.count_list(sysfs.read_text(f'{root}/sys/devices/system/cpu/present')),
-        gpu_domains, cpu_domains, slit,
+        gpu_domains, cpu_domains, Slit(sysfs.read_bytes(f'{tables}/SLIT')),
+        Iort(sysfs.read_bytes(f'{tables}/IORT')),
         printable(sysfs.read_text(f'{root}/proc/sys/kernel/arch')) or os.uname().machine,
         printable(sysfs.read_text(f'{root}/proc/sys/kernel/osrelease')),
         int(page[1]) << 10 if page else 0,

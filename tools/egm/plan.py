@@ -31,9 +31,12 @@ _MEMORY_BAR = {0x2342: 256 * GIB, 0x2345: 256 * GIB, 0x2348: 256 * GIB,
                0x2941: 256 * GIB}
 _LARGE_MEMORY_BAR = 512 * GIB
 _MAX_NODES, _MAX_CPUS, _MAX_INITIATORS = 128, 512, 8
+# Host bridges are devices of pcie.0, which has 32 slots: the first one is taken, and
+# the VM can have a disk and a NIC.
+_MAX_GPUS = 29
 # CONFIG_NODES_SHIFT=4, the default of Linux on arm64, and Debian's
 _USUAL_NODES = 16
-_BUSES = 32             # for each pxb: its own, and one for each root port
+_MOST_BUSES = 32        # for pcie.0 and each other host bridge
 
 
 class Refused(Exception):
@@ -49,8 +52,9 @@ class Gpu:
     """A GPU of the VM."""
     name: str           # gpu0
     host: hostinfo.Gpu
+    bridge: str         # its PCI host bridge: pxb0
+    bus: int            # number of the bridge's bus
     port: str           # its root port: rp0
-    slot: int           # of the root port on its pxb
     chassis: int
     window: int         # bytes of 64-bit prefetchable memory; 0: no more than usual
     initiators: list[int]   # nodes for its own memory
@@ -64,8 +68,6 @@ class Socket:
     size: int           # bytes
     left: int           # bytes of the region that the VM does not use
     cpus: range
-    bridge: str         # pxb0
-    bus: int            # number of the bridge's bus
     gpus: list[Gpu]
 
 
@@ -251,23 +253,28 @@ def _check_counts(choice: _Choice, cpus: int, initiators: int) -> Iterator[str]:
         yield (f'{sockets} sockets and {gpus} GPUs with {initiators} nodes each are more '
                f'than {_MAX_NODES} NUMA nodes' +
                (f'; --initiators {most} fits' if most else ''))
-    if sockets > 256 // _BUSES - 1 or max(len(g) for _, g in choice) >= _BUSES:
-        yield (f'{gpus} GPUs on {sockets} sockets need more PCI buses than there are')
+    if gpus > _MAX_GPUS:
+        yield f'{gpus} GPUs: there are PCI host bridges for {_MAX_GPUS}'
 
 
 def _sockets(choice: _Choice, sizes: Sequence[int], cpus: int,
              initiators: int) -> list[Socket]:
-    """Sockets are the first nodes; the nodes of initiators come after them."""
+    """Sockets are the first nodes; the nodes of initiators come after them.
+
+    Each GPU has a host bridge of its own, as an SMMUv3 belongs to one, and GPUs of a
+    socket can have different ones on the host."""
     share, sockets, index = cpus // len(choice), [], 0
+    buses = 256 // (sum(len(gpus) for _, gpus in choice) + 1)
+    buses = min(_MOST_BUSES, 1 << buses.bit_length() - 1)
     for i, ((region, members), size) in enumerate(zip(choice, sizes)):
         socket = Socket(i, region, size, max(0, region.size - size),
-                        range(i * share, (i + 1) * share),
-                        f'pxb{i}', _BUSES * (i + 1), [])
-        for slot, member in enumerate(members):
+                        range(i * share, (i + 1) * share), [])
+        for member in members:
             first = len(choice) + index * initiators
             socket.gpus.append(Gpu(
-                f'gpu{index}', member, f'rp{index}', slot, index + 1,
-                _window(member), list(range(first, first + initiators))))
+                f'gpu{index}', member, f'pxb{index}', buses * (index + 1),
+                f'rp{index}', index + 1, _window(member),
+                list(range(first, first + initiators))))
             index += 1
         sockets.append(socket)
     return sockets

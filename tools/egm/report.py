@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from . import aml, srat
 from .finding import NOTE, PROBLEM, UNREAD, Finding
 from .format import size_text
+from .iort import Iort
 from .slit import Slit
 from .srat import Affinity, Srat
 from .tables import Tables
@@ -87,6 +88,11 @@ class Gpu:
         if not self.function.name:
             return self.function.address
         return f'{self.function.name} ({self.function.address})'
+
+    @property
+    def short_label(self) -> str:
+        """Its name, without its address."""
+        return self.function.name if self.function and self.function.name else self.label
 
     @property
     def complete(self) -> bool:
@@ -326,7 +332,7 @@ def _explain_missing(gpus: list[Gpu], devices: list[aml.Device]) -> None:
 
 
 def _check_tables(tables: Tables, devices: list[aml.Device], notes: list[str],
-                  table: Srat, slit: Slit) -> Iterator[Finding]:
+                  table: Srat, slit: Slit, iort: Iort) -> Iterator[Finding]:
     """Whether everything is there and can be read."""
     if not any(tables.get(name) for name in ('DSDT', 'SSDT')):
         yield Finding('tables', PROBLEM, 'there is no DSDT')
@@ -341,6 +347,8 @@ def _check_tables(tables: Tables, devices: list[aml.Device], notes: list[str],
         yield Finding('srat', UNREAD, f'cannot read all of SRAT: {table.damage}')
     if slit.damaged:
         yield Finding('slit', UNREAD, 'cannot read SLIT: its length is wrong')
+    if iort.damage:
+        yield Finding('iort', UNREAD, f'cannot read all of IORT: {iort.damage}')
     for device in devices:
         for name in _properties(device):
             if name.startswith(_GPU_MEMORY):
@@ -395,6 +403,27 @@ def _check_all_gpus(gpus: list[Gpu]) -> Iterator[Finding]:
                       'different ranges')
 
 
+def _check_smmu(gpus: list[Gpu], iort: Iort) -> Iterator[Finding]:
+    """The driver of a GPU wants ATS, which takes an SMMU."""
+    without: dict[str, list[str]] = {}
+    for gpu in gpus:
+        if gpu.root is None:
+            continue
+        segment, requester = gpu.root >> 8, (gpu.root & 0xff) << 8
+        if gpu.function:
+            bus, slot = gpu.function.address[-7:].split(':')
+            requester = int(bus, 16) << 8 | int(slot[:2], 16) << 3 | int(slot[3])
+        if not iort.has_smmu(segment, requester):
+            without.setdefault('smmu', []).append(gpu.short_label)
+        elif not iort.has_ats(segment):
+            without.setdefault('ats', []).append(gpu.short_label)
+    for check, text in (('smmu', 'IORT has no SMMUv3'),
+                        ('ats', 'IORT has an SMMUv3 without ATS')):
+        if check in without:
+            yield Finding(check, NOTE, f'{text} for {", ".join(without[check])}: the '
+                          'driver, in its default mode, may not load')
+
+
 def analyse(tables: Tables, functions: list[Function] | None = None,
             plugged: Iterable[Plugged] = (), nodes: int | None = None,
             virtual: bool | None = None) -> Report:
@@ -409,6 +438,7 @@ def analyse(tables: Tables, functions: list[Function] | None = None,
     devices, notes = aml.read(*tables.get('DSDT', []), *tables.get('SSDT', []))
     table = srat.read(tables['SRAT'][0] if tables.get('SRAT') else None)
     slit = Slit(tables['SLIT'][0] if tables.get('SLIT') else None)
+    iort = Iort(tables['IORT'][0] if tables.get('IORT') else None)
     gpus = list(_find_gpus(devices))
     if functions is not None:
         _match(gpus, functions)
@@ -425,8 +455,12 @@ def analyse(tables: Tables, functions: list[Function] | None = None,
             _check_ram(gpu, table.affinities, plugged)
             _check_alignment(gpu, table.affinities)
         _check_initiators(gpu, table)
-    found = [*_check_tables(tables, devices, notes, table, slit), *_check_all_gpus(gpus),
-             *_check_nodes(table, nodes), *_check_memory_domains(table, slit)]
+    found = [*_check_tables(tables, devices, notes, table, slit, iort),
+             *_check_all_gpus(gpus), *_check_nodes(table, nodes),
+             *_check_memory_domains(table, slit)]
+    # A file of a table that is not given can be somewhere.
+    if (functions is not None or tables.get('IORT')) and not iort.damage:
+        found += _check_smmu(gpus, iort)
     if virtual is False:
         found.append(Finding('smbios', PROBLEM, 'SMBIOS does not say that this is a VM '
                              '(type 0, extension byte 2, bit 4): the driver of a GPU does '

@@ -32,11 +32,6 @@ def _row(report: Report, gpu: Gpu) -> tuple[str, ...]:
             _USABLE[report.usable(gpu)])
 
 
-def _short_label(gpu: Gpu) -> str:
-    """The name of a GPU, without its address."""
-    return gpu.function.name if gpu.function and gpu.function.name else gpu.label
-
-
 def _affinities(report: Report) -> list[Affinity]:
     """Those of RAM, by address."""
     return sorted((a for a in report.affinities if a.enabled and a.size),
@@ -53,7 +48,7 @@ def memory_map(report: Report, backing: Mapping[int, str] | None = None,
     lines = []
     for affinity in _affinities(report):
         last = affinity.end - 1
-        gpus = [_short_label(g) for g in report.gpus if g.pxm == affinity.pxm]
+        gpus = [g.short_label for g in report.gpus if g.pxm == affinity.pxm]
         text = (f'{affinity.base:#014x}-{last:#014x}  '
                 f'{size_text(affinity.size):>8}  node {affinity.pxm}')
         if gpus:

@@ -83,10 +83,10 @@ def _draw_socket(socket: Socket, base: int, x: int, width: int) -> Iterator[str]
             'gpu', left, gpus, _GPU_WIDTH, _GPU,
             ('', gpu.name), ('small mono', gpu.host.address),
             ('small', _memory_text(gpu.initiators)))
-    yield from _box(
-        'bridge', inside, bridge, wide, _BRIDGE,
-        ('', f'{socket.bridge}: PCI host bridge of node {socket.node}'),
-        ('small', f'bus {socket.bus:#x}'))
+        yield from _box(
+            'bridge', left, bridge, _GPU_WIDTH, _BRIDGE,
+            ('', f'{gpu.bridge}: PCI host bridge'),
+            ('small', f'of node {socket.node}, bus {gpu.bus:#x}'))
 
 
 def picture(vm: Vm) -> str:

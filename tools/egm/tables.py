@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 RAM_BASE = 0x40000000
 
 # Those that say something about EGM; there can be several SSDT.
-WANTED = ('DSDT', 'SSDT', 'SRAT', 'SLIT')
+WANTED = ('DSDT', 'SSDT', 'SRAT', 'SLIT', 'IORT')
 _HEADER = 36
 # Larger than any that QEMU makes. Firmware adds a few; a guest could add any number.
 _LARGEST, _LARGEST_SUM, _MOST = 4 << 20, 32 << 20, 256

@@ -33,13 +33,14 @@
 
 VIR_LOG_INIT("util.egm");
 
-/* The driver shows each region as a directory in here, named as its device
- * node in /dev. It has the region's size, and the addresses of the GPUs of the
- * region's socket: as links, or as lines of a file. */
+/* The driver has a directory for each region here, with the name of its device
+ * node in /dev. It contains the region's size, and the addresses of the GPUs of
+ * the region's socket: as links, or as lines of a file. */
 #define SYSFS_EGM "/sys/class/egm"
 
 
-/* Whether @gpu is of the socket of @region. Absent if no GPU is known of it. */
+/* Whether @gpu belongs to the socket of @region. Absent if none of its GPUs is
+ * known. */
 static virTristateBool
 virEGMHasGPU(const char *region,
              const virPCIDeviceAddress *gpu)
@@ -74,7 +75,7 @@ virEGMHasGPU(const char *region,
         }
     }
 
-    /* A virtual function is not in the list, but its physical function is. */
+    /* The list has the physical function of a virtual function. */
     if (virFileExists(device) &&
         virPCIGetPhysicalFunction(device, &pf) == 0 && pf)
         pfName = virPCIDeviceAddressAsString(pf);
@@ -148,8 +149,8 @@ virEGMFindDevice(const virPCIDeviceAddress *gpu)
 }
 
 
-/* The name of the region that @path is the device node @rdev of. In a
- * container, the node may have any name. */
+/* The name of the region whose device node is @path, with number @rdev. In a
+ * container, the node can have any name. */
 static char *
 virEGMGetRegion(const char *path,
                 dev_t rdev G_GNUC_UNUSED)
@@ -170,10 +171,11 @@ virEGMGetRegion(const char *path,
 /**
  * virEGMCheckDevice:
  * @path: device node of a region of Extended GPU Memory
- * @gpu: address of a GPU of the host that is to use it
- * @size: how much of it, in bytes
+ * @gpu: address of a GPU of the host that uses it
+ * @size: size of the guest's memory in bytes
  *
- * Checks that the region exists, is of the socket of @gpu, and has @size bytes.
+ * Checks that the region exists, belongs to the socket of @gpu, and has @size
+ * bytes.
  * Facts that the host does not report about the region are left to the
  * hypervisor to check. Regular files, and devices of another kind, are accepted
  * with a warning in the log: domains can be tested with them, although no GPU
