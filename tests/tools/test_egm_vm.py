@@ -11,6 +11,7 @@ import os
 import pathlib
 import pty
 import re
+import resource
 import select
 import shlex
 import signal
@@ -758,6 +759,7 @@ class Refusals(Case):
                 ('not allowed with argument', 'qemu', '--iommufd', '--type1'),
                 ('not allowed with argument', 'qemu', '--type1', '--stand-in', 'edu'),
                 ('not allowed with argument', 'qemu', '--run', '--json'),
+                ('not allowed with argument', 'qemu', '--run', '--script', 'x'),
                 ('invalid choice', 'topology')):
             with self.subTest(args=args):
                 self.wrong_usage(message, *args)
@@ -1263,6 +1265,32 @@ class Writes(Case):
         grace.Host(self.root)
         self.assertIn('QEMU emulator version',
                       self.succeeds('qemu', '--run', '--', '-version'))
+
+    def test_script(self):
+        """A file that can be run, also where a command line is too long; another file is
+        not overwritten, and nothing is left of one that cannot be written."""
+        grace.Host(self.root, 4, 4)
+        path = self.root / 'a script'
+        args = ('--initiators', '7', '--', b'-name', b"x\xff'$1")
+        self.assertEqual(self.succeeds('qemu', '--script', path, *args), '')
+        text = path.read_bytes()
+        self.assertGreater(len(text), 128 << 10)
+        self.assertIn(self.succeeds('qemu', *args, errors='surrogateescape').rstrip('\n'),
+                      os.fsdecode(text))
+        run = subprocess.run([path, '-version'], text=True, check=True,
+                             stdout=subprocess.PIPE)
+        self.assertIn('QEMU emulator version', run.stdout)
+        args = '--socket', '0', '--initiators', '3', '--', '-S'
+        for name, message in ((path, '/a script: File exists'), ('', 'No such file'),
+                              ('/nonexistent/x', 'No such file')):
+            self.refused(message, args=('qemu', '--script', name, *args))
+        self.assertEqual(path.read_bytes(), text)
+        status, text = self.run_it(
+            'qemu', '--script', self.root / 'large', *args, preexec_fn=lambda:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024)))
+        self.assertEqual((status, text), (
+            1, f'error: --script {self.root}/large: File too large\n'))
+        self.assertFalse((self.root / 'large').exists())
 
     def test_socket(self):
         """The VM has a QMP socket, where egm-report asks it."""
