@@ -68,12 +68,12 @@ _egm_vm() {
         done
         _egm_reply "$current" "${words[@]}" ;;
     --socket) _egm_reply "$current" "$(cat "$_egm_root"/sys/class/egm/*/*/numa_node 2> /dev/null)" ;;
-    --disk | --qemu | --firmware | --root | --qmp) _egm_files "$current" ;;
+    --disk | --qemu | --firmware | --root | --qmp | --script) _egm_files "$current" ;;
     --cpus | --initiators | --name | --stand-in) ;;
     *)
         case $what in
         host | check) options="$host --qemu --firmware --json" ;;
-        qemu) options="$host $shape $vm --qmp --smmu --run --json --stand-in" ;;
+        qemu) options="$host $shape $vm --qmp --smmu --run --json --script --stand-in" ;;
         libvirt) options="$host $shape $vm" ;;
         svg) options="$host $shape" ;;
         esac

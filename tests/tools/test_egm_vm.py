@@ -2,14 +2,19 @@
 """egm-vm on made-up hosts: what it finds, what it refuses, what it writes."""
 
 import ast
+import contextlib
 import errno
+import fcntl
 import json
+import multiprocessing
 import os
 import pathlib
 import pty
 import re
+import resource
 import select
 import shlex
+import signal
 import stat
 import subprocess
 import sys
@@ -19,8 +24,9 @@ import unittest
 import unittest.mock
 import xml.etree.ElementTree as ET
 
-from egm import checks, cmdline, domain, emulator, hostinfo, hostview, options, plan
-from lib import BUILD, MIB, TOP, grace, machine
+from egm import (checks, cmdline, domain, emulator, hostinfo, hostview, opening, options, plan,
+                 running)
+from lib import BUILD, MIB, TOP, grace, machine, standin
 from tools import acpi_made, fuzz
 
 QEMU = BUILD / 'qemu-system-aarch64'
@@ -753,6 +759,7 @@ class Refusals(Case):
                 ('not allowed with argument', 'qemu', '--iommufd', '--type1'),
                 ('not allowed with argument', 'qemu', '--type1', '--stand-in', 'edu'),
                 ('not allowed with argument', 'qemu', '--run', '--json'),
+                ('not allowed with argument', 'qemu', '--run', '--script', 'x'),
                 ('invalid choice', 'topology')):
             with self.subTest(args=args):
                 self.wrong_usage(message, *args)
@@ -999,6 +1006,190 @@ class Smmu(Case):
             self.assertEqual(ioctl.call_args[0][1:], (0x3b90, bytes(4)))
 
 
+class Opens(Case):
+    """--run opens the regions. Here they are files, and processes that are forked have
+    functions that tell what the driver would do."""
+
+    def setUp(self):
+        super().setUp()
+        self.made = grace.Host(self.root, 2, size=64 * MIB, cpus=1)
+        self.machine = hostinfo.read(str(self.root))
+
+    def start(self, opened=None):
+        """Open the regions in a process that is left alone: gives it and its output.
+        opened: is called with the path of a region when it is opened"""
+        def open_(path, *args, **keywords):
+            if opened and str(path).startswith(f'{self.root}/dev/egm'):
+                opened(path)
+            return real_open(path, *args, **keywords)
+
+        def map_(file, length):
+            self.assertEqual(length, 4096)
+            name = os.path.basename(os.readlink(f'/proc/self/fd/{file}'))
+            (self.root / f'mapped-{name}').touch()
+        real_open = os.open
+        read, write = os.pipe()
+        pid = os.fork()
+        if not pid:
+            os.dup2(write, 2)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            with open(2, 'w', closefd=False, encoding='utf-8') as sys.stderr, \
+                    unittest.mock.patch('os.open', open_), \
+                    unittest.mock.patch('mmap.mmap', map_):
+                try:
+                    files = opening.open_all(self.machine, self.machine.regions)
+                    print(sorted(files), file=sys.stderr, flush=True)
+                    signal.pause()
+                except opening.Failed as failed:
+                    print('failed:', *failed.lines, sep='\n', file=sys.stderr, flush=True)
+                except KeyboardInterrupt:
+                    print('ended by Ctrl-C', file=sys.stderr, flush=True)
+                finally:
+                    os._exit(0)     # pylint: disable=protected-access
+        os.close(write)
+        output = open(read, encoding='utf-8')
+        self.addCleanup(output.close)
+        self.addCleanup(self.end, pid)
+        return pid, output
+
+    @staticmethod
+    def end(pid):
+        """End a process that a case has not waited for."""
+        with contextlib.suppress(ChildProcessError):
+            if os.waitpid(pid, os.WNOHANG) == (0, 0):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+
+    def read_until(self, output, text):
+        """The lines up to one with a text."""
+        lines = []
+        for line in output:
+            lines.append(line.rstrip())
+            if text in line:
+                return lines
+        raise AssertionError(lines)
+
+    def wait_for(self, name):
+        """A file."""
+        end = time.monotonic() + machine.LIMIT
+        while not (self.root / name).exists():
+            self.assertLess(time.monotonic(), end, name)
+            time.sleep(0.05)
+
+    def test_at_the_same_time(self):
+        """No region is open before the other is being opened."""
+        barrier = multiprocessing.get_context('fork').Barrier(2)
+        pid, output = self.start(lambda _: barrier.wait(machine.LIMIT))
+        lines = self.read_until(output, "['egm4', 'egm5']")
+        self.assertEqual(lines[:2], [f'egm{n}: opening; the driver clears 64 MiB'
+                                     for n in (4, 5)])
+        self.assertEqual(sorted(line[:21] for line in lines[2:4]),
+                         ['egm4: open after 0 s', 'egm5: open after 0 s'])
+        # A VM that ends before it has mapped them: somebody else does.
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        for name in 'egm4', 'egm5':
+            self.wait_for(f'mapped-{name}')
+
+    def test_error(self):
+        """One that cannot be opened: the other one is mapped before it is closed."""
+        for change, message in (
+                (self.made.file('/dev/egm5').unlink, '/dev/egm5: No such file or directory'),
+                (lambda: grace.write(self.made.file('/dev/egm5')), None)):
+            change()
+            with self.subTest(message), contextlib.ExitStack() as stack:
+                if not message:
+                    file = stack.enter_context(open(self.made.file('/dev/egm5'), 'rb'))
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                    message = '/dev/egm5: the region is in use by another process'
+
+                def opened(path):
+                    # egm5 fails when egm4 is open.
+                    if path.endswith('egm5'):
+                        self.wait_for('opened')
+                    else:
+                        (self.root / 'opened').touch()
+                pid, output = self.start(opened)
+                self.assertEqual(self.read_until(output, '/dev/egm5: ')[-1], message)
+                os.waitpid(pid, 0)
+                self.wait_for('mapped-egm4')
+                (self.root / 'mapped-egm4').unlink()
+                (self.root / 'opened').unlink()
+
+    def test_interrupt(self):
+        """Ctrl-C ends the clearing with a driver that allows it. With others, it says that
+        the kernel goes on; the region is mapped when that has finished."""
+        for killable in False, True:
+            with self.subTest(killable=killable):
+                release = self.root / f'release-{killable}'
+                if killable:
+                    self.made.file('/sys/module/egm').mkdir(parents=True)
+
+                def opened(path, release=release):
+                    release.with_name(f'{release.name}-{path[-4:]}').touch()
+                    self.wait_for(release.name)
+                pid, output = self.start(opened)
+                for name in 'egm4', 'egm5':
+                    self.wait_for(f'{release.name}-{name}')
+                os.kill(pid, signal.SIGINT)
+                lines = self.read_until(output, 'ended by Ctrl-C')
+                os.waitpid(pid, 0)
+                release.touch()
+                left = re.findall('clearing (egm[45]) .process [0-9]+., which cannot be '
+                                  'interrupted', '\n'.join(lines))
+                self.assertEqual(left, [] if killable else ['egm4', 'egm5'], lines)
+                for name in left:
+                    self.wait_for(f'mapped-{name}')
+                    (self.root / f'mapped-{name}').unlink()
+        self.assertEqual(list(self.root.glob('mapped-*')), [])
+
+    def run_vm(self, environment, *args):
+        """Run a VM: what egm-vm prints, query-acpi-egm-memory, the path of the RAM."""
+        path = self.root / 'qmp'
+        with subprocess.Popen(
+                [TOP / 'tools/egm-vm', 'qemu', '--root', self.root, '--qemu', QEMU,
+                 '--stand-in', 'pci-testdev', '--accel', 'tcg', '--net', 'none', '--socket',
+                 '0', '--qmp', path, *args, '--run', '--', '-S', '-serial', 'none', '-monitor',
+                 'none'], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+                stderr=subprocess.STDOUT, env=environment) as vm, \
+                contextlib.ExitStack() as stack:
+            stack.callback(vm.kill)
+            self.wait_for('qmp')
+            monitor = running.Socket(str(path))
+            stack.callback(monitor.socket.close)
+            found = monitor.command('query-acpi-egm-memory')
+            ram = monitor.command('qom-get', path='/objects/m0', property='mem-path')
+            end = time.monotonic() + machine.LIMIT
+            # The process that has opened the region ends when the VM has mapped it.
+            while set(self.users('egm4')) - {vm.pid}:
+                self.assertLess(time.monotonic(), end)
+                time.sleep(0.05)
+            monitor.command('quit')
+            return vm.communicate()[0], found[0], ram
+
+    def users(self, name):
+        """The processes that have a region open."""
+        for link in pathlib.Path('/proc').glob('[0-9]*/fd/*'):
+            with contextlib.suppress(OSError):
+                if os.readlink(link) == f'{self.root}/dev/{name}':
+                    yield int(link.parts[2])
+
+    def test_becomes_qemu(self):
+        """QEMU gets a descriptor of the region; what was not checked, it opens itself."""
+        text, _, ram = self.run_vm(None)
+        self.assertRegex(text, r'egm4: opening; .*\negm4: open after [0-9]+ s\n')
+        self.assertRegex(ram, '/dev/fdset/[0-9]+')
+        text, _, ram = self.run_vm(None, '--no-check')
+        self.assertNotIn('egm4: open', text)
+        self.assertEqual(ram, f'{self.root}/dev/egm4')
+
+    def test_device(self):
+        """QEMU knows a device by its descriptor."""
+        grace.link(self.made.file('/dev/egm4'), '/dev/zero')
+        with standin.Zero(BUILD) as zero:
+            self.assertIn('region', self.run_vm(zero.environment)[1])
+
+
 class Writes(Case):
     """Command lines, domains and pictures."""
 
@@ -1074,6 +1265,32 @@ class Writes(Case):
         grace.Host(self.root)
         self.assertIn('QEMU emulator version',
                       self.succeeds('qemu', '--run', '--', '-version'))
+
+    def test_script(self):
+        """A file that can be run, also where a command line is too long; another file is
+        not overwritten, and nothing is left of one that cannot be written."""
+        grace.Host(self.root, 4, 4)
+        path = self.root / 'a script'
+        args = ('--initiators', '7', '--', b'-name', b"x\xff'$1")
+        self.assertEqual(self.succeeds('qemu', '--script', path, *args), '')
+        text = path.read_bytes()
+        self.assertGreater(len(text), 128 << 10)
+        self.assertIn(self.succeeds('qemu', *args, errors='surrogateescape').rstrip('\n'),
+                      os.fsdecode(text))
+        run = subprocess.run([path, '-version'], text=True, check=True,
+                             stdout=subprocess.PIPE)
+        self.assertIn('QEMU emulator version', run.stdout)
+        args = '--socket', '0', '--initiators', '3', '--', '-S'
+        for name, message in ((path, '/a script: File exists'), ('', 'No such file'),
+                              ('/nonexistent/x', 'No such file')):
+            self.refused(message, args=('qemu', '--script', name, *args))
+        self.assertEqual(path.read_bytes(), text)
+        status, text = self.run_it(
+            'qemu', '--script', self.root / 'large', *args, preexec_fn=lambda:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024)))
+        self.assertEqual((status, text), (
+            1, f'error: --script {self.root}/large: File too large\n'))
+        self.assertFalse((self.root / 'large').exists())
 
     def test_socket(self):
         """The VM has a QMP socket, where egm-report asks it."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from .emulator import Emulator
 from .format import number_list, size_short
@@ -31,10 +31,12 @@ def _machine_lines(vm: Vm, settings: Settings) -> Iterator[Line]:
     yield '-m', size_short(vm.size)
 
 
-def _node_lines(vm: Vm) -> Iterator[Line]:
+def _node_lines(vm: Vm, files: Mapping[str, int]) -> Iterator[Line]:
+    for number in files.values():
+        yield '-add-fd', f'fd={number},set={number}'
     for s in vm.sockets:
-        yield '-object', (f'memory-backend-file,id=m{s.node},'
-                          f'mem-path={_value(s.region.path)},'
+        path = f'/dev/fdset/{files[s.region.name]}' if files else _value(s.region.path)
+        yield '-object', (f'memory-backend-file,id=m{s.node},mem-path={path},'
                           f'size={size_short(s.size)},share=on,prealloc=on')
     for s in vm.sockets:
         yield '-numa', (f'node,nodeid={s.node},cpus={number_list(s.cpus)},'
@@ -97,10 +99,13 @@ def _other_lines(settings: Settings) -> Iterator[Line]:
 
 
 def command(vm: Vm, emulator: Emulator, settings: Settings,
-            more: Sequence[str] = ()) -> list[Line]:
+            more: Sequence[str] = (), files: Mapping[str, int] | None = None) -> \
+        list[Line]:
     """A list of options, each a tuple of words; the program first.
 
     more: words at the end
+    files: descriptors of the regions, by name, that QEMU inherits; without, it opens the
+    regions
     """
     lines: list[Line] = [(str(emulator.path or 'qemu-system-aarch64'),),
                          ('-name', f'guest={_value(settings.name)}')]
@@ -111,7 +116,7 @@ def command(vm: Vm, emulator: Emulator, settings: Settings,
                f'file={_value(emulator.firmware)}')]
     if settings.iommufd and not settings.stand_in:
         lines.append(('-object', f'iommufd,id={_IOMMUFD}'))
-    lines += [*_node_lines(vm), *_gpu_lines(vm, settings), *_other_lines(settings),
+    lines += [*_node_lines(vm, files or {}), *_gpu_lines(vm, settings), *_other_lines(settings),
               *_object_lines(vm)]
     return lines + ([tuple(more)] if more else [])
 
