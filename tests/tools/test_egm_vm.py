@@ -638,6 +638,10 @@ class Findings(Case):
                 self.assertIn(status, (0, 1, 2), text)
                 self.assertNotIn('Traceback', text)
 
+    def test_kernel(self):
+        """A real file of /proc/sys: made-up hosts have ordinary files there."""
+        self.assertEqual(hostinfo.read('/').kernel, os.uname().release)
+
 
 class Refusals(Case):
     """What would be wrong, by name."""

@@ -8,8 +8,8 @@ import re
 
 # DOMAIN:BUS:DEVICE.FUNCTION, as Linux writes it
 PCI_ADDRESS = re.compile(r'[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]')
-# No file that is read here is larger.
-_LIMIT = 4 << 20
+# No file that is read here is larger. /proc/sys refuses a read of 4 MiB.
+_LIMIT = 2 << 20
 
 
 def read_bytes(path: str | os.PathLike) -> bytes:
