@@ -179,12 +179,6 @@ static const StartCase start_cases[] = {
         .args = M0 "-m 128M,slots=1,maxmem=1G " GPU EGM,
         .message = EGM0 "node=0: the memory of this NUMA node has no memdev; "
                    "use -numa node,nodeid=0,memdev=...",
-    }, {
-        .name = "node/no-memdev-legacy",
-        .machine = "virt-5.0",
-        .args = "-m 128M -numa node,nodeid=0,mem=128M " GPU EGM,
-        .message = EGM0 "node=0: the memory of this NUMA node has no memdev; "
-                   "use -numa node,nodeid=0,memdev=...",
     },
 
     /* The backend */
