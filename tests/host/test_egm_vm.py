@@ -91,7 +91,7 @@ class EgmVm(HostTest):
                               text)
                 self.assertIn(f'free: {gpu(2)} on egm5', text)
                 self.start(f'--type1 --gpus {gpu(2)}')
-            self.assertNotIn('qemu-system', self.found())
+            self.assertNotIn('qemu-system-aar (', self.found())
             self.host.check('mknod /dev/other c $(tr : " " < '
                             '/sys/class/egm/egm4/dev)')
             self.addCleanup(self.host.check, 'rm /dev/other')
