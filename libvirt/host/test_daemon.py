@@ -15,7 +15,7 @@ import socket
 import unittest
 
 from egm import srat
-from lib import BUILD, MIB, RAM_BASE, TOP, acpi, console, process
+from lib import MIB, RAM_BASE, TOP, acpi, console, process
 from lib.made import need_arm64
 from guest.guest import Commands, pattern
 from host.host import ARM64, REGIONS, Host
@@ -122,13 +122,13 @@ class Daemon(unittest.TestCase):
     def setUpClass(cls):
         if not (TOP / 'build-libvirt/build.ninja').exists():
             raise unittest.SkipTest('libvirt is not configured: make libvirt')
-        need_arm64(BUILD)
+        need_arm64()
         initrd = TOP / 'build-libvirt/host.initrd'
         process.output(TOP / 'libvirt/host/prepare', initrd)
-        cls.host = Host(PLATFORM, BUILD, KEEP)
+        cls.host = Host(PLATFORM, KEEP)
         args = cls.host.vm.args
         index = args.index('-initrd') + 1
-        both = pathlib.Path(cls.host.vm.directory.name) / 'initrd'
+        both = pathlib.Path(cls.host.vm.temp_dir) / 'initrd'
         # Archives start at multiples of 4 bytes.
         both.write_bytes(b''.join(part + bytes(-len(part) % 512) for part in (
             pathlib.Path(args[index]).read_bytes(), initrd.read_bytes())))
@@ -265,8 +265,6 @@ class Daemon(unittest.TestCase):
                 yield guest
             finally:
                 self.answer(f'destroy {args[0]}')
-                connection.shutdown(socket.SHUT_RDWR)
-                guest.detach()
 
     def test_guest(self):
         """A guest of KVM finds the memory of its cell, and it is the region's."""

@@ -5,10 +5,9 @@ import base64
 import dataclasses
 import gzip
 import mmap
-import pathlib
 import re
 
-from lib import console, machine
+from lib import BUILD, console, machine
 from lib.made import made
 
 BLOCK = 64 << 10     # the least hole
@@ -168,13 +167,11 @@ class Guest(Commands, console.Console):
     for speed.
     """
 
-    def __init__(self, build, kernel, args, keep, *, uefi=True, append='',
-                 environment=None):
-        build = pathlib.Path(build)
-        initrd = made(build, f'egm/tests/images/{kernel}.initrd')
+    def __init__(self, kernel, args, keep, *, uefi=True, append='', environment=None):
+        initrd = made(BUILD, f'egm/tests/images/{kernel}.initrd')
         flash = ['-drive', 'if=pflash,format=raw,readonly=on,file='
-                 f'{build}/pc-bios/edk2-aarch64-code.fd']
-        super().__init__(machine.Machine(build, [
+                 f'{BUILD}/pc-bios/edk2-aarch64-code.fd']
+        super().__init__(machine.Machine([
             '-cpu', 'neoverse-n1' if kernel.endswith('16k') else 'cortex-a57',
             *(flash if uefi else []),
             '-kernel', str(initrd.with_suffix('.vmlinuz')), '-initrd', str(initrd),

@@ -43,8 +43,8 @@ class Driver(unittest.TestCase):
 
     def guest(self, append):
         """A guest with these words for its kernel, not yet started."""
-        return Guest(BUILD, self.kernel, ram(self.tmp.name, SIZES) + MACHINE,
-                     self.keep, append=append)
+        return Guest(self.kernel, ram(self.tmp.name, SIZES) + MACHINE, self.keep,
+                     append=append)
 
     def regions(self, guest, options=''):
         """The devices that the driver makes: size and GPUs by name."""

@@ -142,7 +142,7 @@ class Base(unittest.TestCase):
         """The machine of a case, not yet started."""
         directory = pathlib.Path(self.tmp.name) / (name or 'ram')
         directory.mkdir(exist_ok=True)
-        return Guest(BUILD, kernel or self.kernel, ['-machine', case.machine]
+        return Guest(kernel or self.kernel, ['-machine', case.machine]
                      + ram(directory, case.sizes, case.empty) + case.args
                      + list(extra), self.keep / name)
 
@@ -181,7 +181,7 @@ class Base(unittest.TestCase):
 
     def boot_once(self, case, kernel=None):
         """Boot, verify, end."""
-        if case.needs and not has(BUILD, *case.needs):
+        if case.needs and not has(*case.needs):
             self.skipTest(f'this QEMU has no {".".join(case.needs)}')
         with self.guest(case, kernel) as guest:
             guest.boot()
@@ -250,7 +250,7 @@ class Lifecycle(Base):
     def test_acpi_hotplug(self):
         """ACPI PCI hot-plug has scopes of its own for the same Devices."""
         option = 'acpi-pci-hotplug-with-bridge-support'
-        if not has(BUILD, 'acpi-ged', option):
+        if not has('acpi-ged', option):
             self.skipTest('this QEMU does not have it')
         case = Case(
             devices(port('rp0', 'pcie.0', '2'), gpu(0, 'rp0'),
@@ -301,11 +301,11 @@ class Lifecycle(Base):
             self.assertTrue(guest.report().same(first))
             self.assertEqual(guest.tables(), tables)
             guest.vm.cmd('migrate', uri=state)
-            guest.vm.wait('the state to be saved', lambda: guest.vm.cmd(
+            guest.vm.until('the state to be saved', lambda: guest.vm.cmd(
                 'query-migrate')['status'] == 'completed')
         with self.guest(case, name='target',
                         extra=('-incoming', state)) as guest:
-            guest.vm.wait('the state to be restored', lambda: guest.vm.cmd(
+            guest.vm.until('the state to be restored', lambda: guest.vm.cmd(
                 'query-status')['status'] == 'running')
             self.assertTrue(guest.report().same(first))
             # The tables are built anew for the next boot.

@@ -7,7 +7,7 @@ a pattern, which must be there after the guest has written to all of its memory.
 
 import random
 
-from lib import BUILD, MIB, RAM_BASE, fdt, standin
+from lib import MIB, RAM_BASE, fdt, standin
 from guest.guest import BLOCK, Guest
 from guest.test_guest import Base, Case, devices, egm, gpu, port, pxb
 
@@ -26,7 +26,7 @@ class Retired(Base):
 
     def setUp(self):
         super().setUp()
-        self.zero = standin.Zero(BUILD)
+        self.zero = standin.Zero()
         self.zero.__enter__()
         self.addCleanup(self.zero.__exit__)
 
@@ -47,7 +47,7 @@ class Retired(Base):
             for offset in (0, BLOCK // 2, BLOCK - 8):
                 args += ['-device', f'loader,addr={block + offset:#x},'
                          f'data={POISON:#x},data-len=8']
-        return Guest(BUILD, kernel or self.kernel, args, self.keep / name, uefi=uefi,
+        return Guest(kernel or self.kernel, args, self.keep / name, uefi=uefi,
                      environment=self.zero.environment)
 
     @staticmethod
@@ -64,8 +64,7 @@ class Retired(Base):
     @staticmethod
     def peek(vm, block):
         """A block of guest memory, also one that QEMU saves to no file."""
-        text = vm.cmd('human-monitor-command',
-                      **{'command-line': f'xp /{BLOCK // 8}xg {block:#x}'})
+        text = vm.hmp(f'xp /{BLOCK // 8}xg {block:#x}')
         return b''.join(int(word, 16).to_bytes(8, 'little') for line in
                         text.splitlines() for word in line.split()[1:])
 

@@ -8,14 +8,16 @@ that was built here, runs in it.
 import contextlib
 import dataclasses
 import os
-import pathlib
 import shlex
 import socket
 
-from lib import MIB, console, machine, process
+from lib import BUILD, LIMIT, MIB, console, machine, process
 from lib.made import made
 from lib.qtest import Qtest
 from guest.guest import Commands
+# lib.machine has put these into the path.
+from qemu.machine.qtest import QEMUQtestProtocol
+from qemu.qmp.legacy import QEMUMonitorProtocol
 
 # Two regions, as of two sockets: sizes, by proximity domain.
 REGIONS = {4: 1024 * MIB, 5: 256 * MIB}
@@ -72,27 +74,23 @@ PLATFORMS = {name: dataclasses.replace(ARM64, name=name)
 class Host(console.Console):
     """The host; a context manager."""
 
-    def __init__(self, platform, build, keep):
+    def __init__(self, platform, keep):
         self.platform = platform
-        initrd = made(build, f'egm/tests/images/{platform.name}.initrd')
-        vm = machine.Machine(
-            build, ['-kernel', str(initrd.with_suffix('.vmlinuz')),
-                    '-initrd', str(initrd), '-append',
-                    # What the kernel says would get between the answers; dmesg has it.
-                    # A busy machine can hold this one up for longer than 20 s.
-                    'quiet loglevel=1 panic=-1 watchdog_thresh=60 '
-                    + platform.cmdline.format(
-                        base=platform.reserved, size=sum(REGIONS.values())),
-                    '-cpu', platform.cpu, *platform.args])
+        initrd = made(BUILD, f'egm/tests/images/{platform.name}.initrd')
+        vm = machine.Machine([
+            '-kernel', str(initrd.with_suffix('.vmlinuz')), '-initrd', str(initrd),
+            # What the kernel says would get between the answers; dmesg has it.
+            # A busy machine can hold this one up for longer than 20 s.
+            '-append', 'quiet loglevel=1 panic=-1 watchdog_thresh=60 '
+            + platform.cmdline.format(base=platform.reserved, size=sum(REGIONS.values())),
+            '-cpu', platform.cpu, *platform.args])
         # The far ends of /dev/vport0p1 and so on, for our QEMU's monitors, and its
         # guest's console
-        self.ports = [str(pathlib.Path(vm.directory.name) / f'port{number}')
-                      for number in (1, 2, 3)]
-        vm.args += ['-device', 'virtio-serial-pci']
-        for path in self.ports:
-            name = pathlib.Path(path).name
-            vm.args += ['-chardev', f'socket,id={name},path={path},server=on,'
-                        'wait=off', '-device', f'virtserialport,chardev={name}']
+        self.ports = [f'{vm.temp_dir}/port{number}' for number in (1, 2, 3)]
+        vm.add_args('-device', 'virtio-serial-pci')
+        for number, path in enumerate(self.ports):
+            vm.add_args('-chardev', f'socket,id=port{number},path={path},server=on,wait=off',
+                        '-device', f'virtserialport,chardev=port{number}')
         super().__init__(vm, keep)
 
     def check(self, line):
@@ -163,7 +161,7 @@ class Host(console.Console):
     def probe(self, function):
         """Watch a function of our QEMU: gives one that tells how often it ran."""
         tracing = '/sys/kernel/tracing'
-        offset = file_offset(self.vm.build / self.platform.inner, function)
+        offset = file_offset(BUILD / self.platform.inner, function)
         self.check(f'echo p:egm/probe /bin/qemu-system-aarch64:{offset:#x} > '
                    f'{tracing}/uprobe_events; '
                    f'echo 1 > {tracing}/events/egm/probe/enable')
@@ -208,10 +206,6 @@ class Qemu(Qtest):
                      '-daemonize -pidfile /tmp/pid')
 
     def __enter__(self):
-        # Its package is in the path since a Machine has been started.
-        # pylint: disable=import-outside-toplevel,import-error
-        from qemu.machine.qtest import QEMUQtestProtocol
-        from qemu.qmp.legacy import QEMUMonitorProtocol
         # Before QEMU opens its ends, which are dead while ours are closed.
         self.sockets = []
         for path in self.host.ports:
@@ -219,7 +213,7 @@ class Qemu(Qtest):
             connection.connect(path)
             self.sockets.append(connection)
         self.serial = self.sockets[2]
-        self.sockets[0].settimeout(machine.LIMIT)
+        self.sockets[0].settimeout(LIMIT)
         self.protocol = QEMUQtestProtocol(sock=self.sockets[0])
         self.protocol.connect()
         try:
@@ -229,11 +223,18 @@ class Qemu(Qtest):
             self.serial.shutdown(socket.SHUT_RDWR)
             raise
         self.pid = int(self.host.check('cat /tmp/pid'))
+        # The far ends do not notice its end: they get this in place of an answer. It
+        # has no files even before somebody waits for it.
+        self.watcher = self.host.check(
+            f'(while [ -e /proc/{self.pid}/exe ]; do sleep 1; done; '
+            'echo gone | tee /dev/vport0p1 > /dev/vport0p2) > /dev/null 2>&1 & echo $!').strip()
         self.qmp = QEMUMonitorProtocol(self.sockets[1])
+        self.qmp.settimeout(LIMIT)
         self.qmp.connect()
         return self
 
     def __exit__(self, *exc):
+        self.host.run(f'kill {self.watcher}; wait {self.watcher}')
         with contextlib.suppress(Exception):
             self.qmp.close()
         self._close()
@@ -247,6 +248,10 @@ class Qemu(Qtest):
     def cmd(self, name, **arguments):
         """Run a QMP command and give what it returns."""
         return self.qmp.cmd(name, **arguments)
+
+    def hmp(self, line):
+        """Run a command of the human monitor and give what it prints."""
+        return self.cmd('human-monitor-command', **{'command-line': line})
 
     def end(self, signal):
         """Send a signal that ends it, and wait until it is gone."""
@@ -274,7 +279,6 @@ class Guest(Commands, console.Terminal):
 
     def __exit__(self, *exc):
         self.qemu.__exit__(*exc)
-        self.detach()
 
 
 class Dma:
@@ -300,7 +304,7 @@ class Dma:
         for offset, value in ((0x80, source), (0x88, target), (0x90, length),
                               (0x98, direction | 1)):
             self.qemu.writel(self.window + offset, value)
-        self.qemu.host.vm.wait('end of the DMA', lambda: not self.qemu.read(
+        self.qemu.host.vm.until('end of the DMA', lambda: not self.qemu.read(
             self.window + 0x98, 4)[0] & 1)
 
     def copy(self, source, target, length):

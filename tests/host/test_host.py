@@ -74,9 +74,9 @@ class HostTest(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        need_arm64(BUILD)
+        need_arm64()
         if not HostTest.host:
-            HostTest.host = Host(HOST, BUILD, BUILD / f'host-{HOST.name}')
+            HostTest.host = Host(HOST, BUILD / f'host-{HOST.name}')
             HostTest.host.__enter__()
             # Other modules use it as well.
             atexit.register(HostTest.host.__exit__, None, None, None)
@@ -367,12 +367,9 @@ class Poisoned:
 
     def test_loadvm(self):
         """A snapshot that cannot be loaded leaves the disk as it is."""
-        def hmp(line):
-            return qemu.cmd('human-monitor-command', **{'command-line': line})
-
         def made(job, options):
             qemu.cmd('blockdev-create', **{'job-id': job, 'options': options})
-            jobs = self.host.vm.wait(f'job {job}', lambda: [
+            jobs = self.host.vm.until(f'job {job}', lambda: [
                 j for j in qemu.cmd('query-jobs')
                 if j['id'] == job and j['status'] == 'concluded'])
             self.assertNotIn('error', jobs[0])
@@ -385,11 +382,11 @@ class Poisoned:
                                         'filename': '/tmp/disk'})
             made('b', {**disk, 'size': MIB})
             qemu.cmd('blockdev-add', **{'node-name': 'disk', **disk})
-            self.assertEqual(hmp('savevm before'), '')
-            hmp('qemu-io disk "write -P 7 0 512"')
+            self.assertEqual(qemu.hmp('savevm before'), '')
+            qemu.hmp('qemu-io disk "write -P 7 0 512"')
             self.poison(qemu)
-            self.assertIn('has bad ranges', hmp('loadvm before'))
-            self.assertNotIn('failed', hmp('qemu-io disk "read -P 7 0 512"'))
+            self.assertIn('has bad ranges', qemu.hmp('loadvm before'))
+            self.assertNotIn('failed', qemu.hmp('qemu-io disk "read -P 7 0 512"'))
         self.host.check('rm /tmp/disk')
 
 
@@ -428,7 +425,7 @@ class Bound:
 
 
 class Crash(HostTest):
-    """What ends a real host fails a case."""
+    """What ends QEMU or a real host fails a case."""
 
     driver = 'C'
 
@@ -438,6 +435,13 @@ class Crash(HostTest):
             self.host.run('egm_write /dev/egm4 4096 0 2>&1')
         with self.assertRaisesRegex(AssertionError, 'WARNING'):
             self.tearDown()
+
+    def test_ended(self):
+        """No case waits for the answer of a QEMU that has ended."""
+        with self.qemu(['-m', '64']) as qemu:
+            qemu.end('KILL')
+            with self.assertRaisesRegex(Exception, 'Disconnected'):
+                qemu.cmd('query-status')
 
 
 @generations('A')

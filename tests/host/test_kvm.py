@@ -9,6 +9,8 @@ import dataclasses
 import re
 import unittest
 
+import pexpect
+
 from lib import BUILD, MIB, RAM_BASE
 from lib.made import need_arm64
 from guest.guest import BLOCK, pattern
@@ -186,7 +188,7 @@ class OldKernel(HostTest):
 
     def counter(self, qemu):
         """Where the guest is."""
-        text = qemu.cmd('human-monitor-command', **{'command-line': 'info registers'})
+        text = qemu.hmp('info registers')
         return int(re.search('PC=([0-9a-f]+)', text).group(1), 16)
 
     def endless(self):
@@ -218,7 +220,7 @@ class OldKernel(HostTest):
         with self.standin(), Qemu(self.host, ram(256) + ['-kernel', '/guest/vmlinuz'],
                                   HOST.kvm) as qemu:
             self.runs(qemu)
-            self.host.vm.wait('exception', lambda: self.counter(qemu) == 0x200)
+            self.host.vm.until('exception', lambda: self.counter(qemu) == 0x200)
 
     def test_firmware(self):
         """UEFI starts in flash, and gets to where it turns the MMU on."""
@@ -227,10 +229,11 @@ class OldKernel(HostTest):
         self.addCleanup(self.host.check, f'echo 0 > {switch}')
         with self.standin(), Guest(self.host, ram(256), KEEP / 'egm') as guest:
             self.runs(guest.qemu)
-            address, where = self.host.vm.wait('endless fault', self.endless)
+            address, where = self.host.vm.until('endless fault', self.endless)
             self.assertIn(address, range(RAM_BASE, RAM_BASE + 256 * MIB))
             self.assertEqual(self.counter(guest.qemu), where)
-            self.assertEqual(guest.text.count('\n'), 1, guest.text)
+            guest.line.expect(pexpect.TIMEOUT, 0)
+            self.assertEqual(guest.line.before.count('\n'), 1, guest.line.before)
 
 
 class OldCpu(unittest.TestCase):
@@ -238,9 +241,8 @@ class OldCpu(unittest.TestCase):
 
     def test_no_fwb(self):
         """QEMU starts with ordinary RAM, or with EGM without KVM."""
-        need_arm64(BUILD)
-        with Host(dataclasses.replace(ARM64, cpu='neoverse-n1'), BUILD,
-                  KEEP / 'no-fwb') as host:
+        need_arm64()
+        with Host(dataclasses.replace(ARM64, cpu='neoverse-n1'), KEEP / 'no-fwb') as host:
             host.boot()
             with host.standin():
                 status, text = host.start(ram(256), machine_args=ARM64.kvm)

@@ -1,96 +1,63 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A QEMU process, talked to over QMP."""
+"""QEMU's own class for a VM, of the tree of the build, with what our tests need."""
 
 import contextlib
-import os
 import pathlib
-import subprocess
+import re
 import sys
-import tempfile
+import threading
 import time
 
+from lib import BUILD, LIMIT
 from lib.qtest import Qtest
 
-
-# Seconds after which something hangs, even if the machine has much else to do
-LIMIT = 300
-
-
-def source_tree(build):
-    """The merged QEMU tree that a build directory was configured with."""
-    for line in (pathlib.Path(build) / 'config-host.mak').read_text() \
-            .splitlines():
-        if line.startswith('SRC_PATH='):
-            return pathlib.Path(line.split('=', 1)[1])
-    raise RuntimeError(f'{build} is not a configured build directory')
+# The merged QEMU tree of the build
+TREE = pathlib.Path(re.search(r'(?m)^SRC_PATH=(.*)',
+                              (BUILD / 'config-host.mak').read_text())[1])
+sys.path.append(str(TREE / 'python'))
+# pylint: disable=wrong-import-position
+from qemu.machine.machine import AbnormalShutdown, QEMUMachine, VMLaunchFailure  # noqa: E402
+from qemu.machine.qtest import QEMUQtestProtocol  # noqa: E402
 
 
-class Machine:
-    """Start QEMU with ARGS; a context manager that always ends it.
+class Machine(QEMUMachine):
+    """A context manager that starts QEMU with ARGS and always ends it.
 
-    QEMU's stderr goes to the file `log` in `directory`.
+    environment: variables in addition to those of this process
     """
 
-    def __init__(self, build, args, binary=None, environment=None):
-        self.build = pathlib.Path(build).resolve()
-        self.binary = binary or str(self.build / 'qemu-system-aarch64')
-        self.args = args
-        self.environment = environment
-        self.directory = tempfile.TemporaryDirectory(prefix='egm-')
-        self.log = pathlib.Path(self.directory.name) / 'log'
-        self.process = None
-        self.qmp = None
-        self.text = ''      # of the log, once QEMU has ended
+    def __init__(self, args, binary=BUILD / 'qemu-system-aarch64', environment=None):
+        variables = (f'{name}={value}' for name, value in (environment or {}).items())
+        super().__init__(str(binary), ['-nodefaults', *args],
+                         wrapper=['env', *variables] if environment else ())
 
     def __enter__(self):
-        sys.path.insert(0, str(source_tree(self.build) / 'python'))
-        # pylint: disable=import-outside-toplevel,import-error
-        from qemu.qmp.legacy import QEMUMonitorProtocol
-        socket = os.path.join(self.directory.name, 'qmp')
-        self.qmp = QEMUMonitorProtocol(socket, server=True)
-        with open(self.log, 'wb') as log:
-            self.process = subprocess.Popen(
-                [self.binary, '-nodefaults', '-display', 'none',
-                 '-qmp', f'unix:{socket}', *self.args],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env=self.environment)
+        # What waits for a QEMU that hangs waits for its end.
+        watchdog = threading.Timer(LIMIT, lambda: self._popen.kill())
+        watchdog.start()
         try:
-            self.qmp.accept(timeout=LIMIT)
-        except Exception as exc:
-            self.__exit__(None, None, None)
-            raise RuntimeError('QEMU did not start: ' +
-                               self.text.strip()) from exc
+            self.launch()
+        except VMLaunchFailure as failure:
+            raise RuntimeError(f'QEMU did not start: {failure.output}') from failure
+        finally:
+            watchdog.cancel()
+        self._qmp.settimeout(LIMIT)
         return self
 
     def __exit__(self, *exc):
-        if self.process.poll() is None:
-            with contextlib.suppress(Exception):
-                self.qmp.cmd('quit')
-            try:
-                self.process.wait(LIMIT)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-        with contextlib.suppress(Exception):
-            self.qmp.close()
-        self.text = self.log.read_text(errors='replace')
-        self.directory.cleanup()
-        if any(exc) and self.text:
-            print(*(f'# QEMU: {line}' for line in self.text.splitlines()), sep='\n')
+        # It may have ended by itself.
+        with contextlib.suppress(AbnormalShutdown):
+            self.shutdown(timeout=LIMIT)
+        if any(exc):
+            print(*(f'# QEMU: {line}' for line in self.get_log().splitlines()), sep='\n')
 
-    def cmd(self, name, **arguments):
-        """Run a QMP command and give what it returns."""
-        return self.qmp.cmd(name, **arguments)
-
-    def events(self):
-        """The events since the last call."""
-        found = self.qmp.get_events()
-        self.qmp.clear_events()
-        return found
+    def hmp(self, line):
+        """Run a command of the human monitor and give what it prints."""
+        return self.cmd('human-monitor-command', command_line=line)
 
     def _saved(self, name, **arguments):
         """What a command writes to the file that it is given."""
-        path = pathlib.Path(self.directory.name) / 'saved'
+        path = pathlib.Path(self.temp_dir) / 'saved'
         self.cmd(name, filename=str(path), **arguments)
         return path.read_bytes()
 
@@ -102,40 +69,35 @@ class Machine:
         """The device tree that QEMU has made."""
         return self._saved('dumpdtb')
 
-    def wait(self, what, condition, seconds=LIMIT):
+    def until(self, what, condition, seconds=LIMIT):
         """Poll CONDITION until it gives something true, and give that."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             value = condition()
             if value:
                 return value
-            if self.process.poll() is not None:
-                raise RuntimeError(
-                    f'QEMU ended while waiting for {what}: '
-                    + self.log.read_text(errors='replace'))
+            if not self.is_running():
+                raise RuntimeError(f'QEMU ended before: {what}')
             time.sleep(0.1)
         raise RuntimeError(f'no {what} after {seconds} s')
 
 
 @contextlib.contextmanager
-def qtest(machine):
-    """Start MACHINE with the qtest protocol: the machine, and a qtest.Qtest."""
-    path = os.path.join(machine.directory.name, 'qtest')
-    machine.args = [*machine.args, '-qtest', f'unix:{path},server=on,wait=off',
-                    '-qtest-log', '/dev/null']
-    with machine:
-        # pylint: disable=import-outside-toplevel,import-error
-        from qemu.machine.qtest import QEMUQtestProtocol
+def qtest(vm):
+    """Start a Machine with the qtest protocol: the machine, and a qtest.Qtest."""
+    path = f'{vm.temp_dir}/qtest'
+    vm.add_args('-qtest', f'unix:{path},server=on,wait=off', '-qtest-log', '/dev/null')
+    with vm:
         protocol = QEMUQtestProtocol(path)
+        protocol.settimeout(LIMIT)
         protocol.connect()
         try:
-            yield machine, Qtest(protocol)
+            yield vm, Qtest(protocol)
         finally:
             protocol.close()
 
 
-def has(build, kind, name):
+def has(kind, name):
     """Whether a type of this QEMU has a property."""
-    with Machine(build, ['-machine', 'none']) as vm:
-        return name in (p['name'] for p in
-                        vm.cmd('qom-list-properties', typename=kind))
+    with Machine(['-machine', 'none']) as vm:
+        return name in (p['name'] for p in vm.cmd('qom-list-properties', typename=kind))

@@ -14,6 +14,8 @@ import re
 import subprocess
 import unittest
 
+from lib import BUILD
+
 
 @functools.lru_cache(maxsize=None)
 def made(build, *targets):
@@ -33,8 +35,8 @@ def made(build, *targets):
     return pathlib.Path(build) / targets[0]
 
 
-def need_arm64(build):
+def need_arm64():
     """Skip what needs QEMU for arm64 where that was not asked for."""
     if os.uname().machine != 'aarch64' and \
-            not (pathlib.Path(build) / 'arm64/qemu-system-aarch64').exists():
+            not (BUILD / 'arm64/qemu-system-aarch64').exists():
         raise unittest.SkipTest('there is no QEMU for arm64: make arm64')

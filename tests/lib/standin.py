@@ -2,9 +2,10 @@
 """/dev/zero as an EGM device with retired pages, see tests/vm/egm_zero.c."""
 
 import fcntl
-import os
 import pathlib
 import tempfile
+
+from lib import BUILD
 
 
 class Zero:
@@ -16,17 +17,14 @@ class Zero:
 
     path = '/dev/zero'
 
-    def __init__(self, build):
-        self.library = pathlib.Path(build) / 'egm/tests/libegm_zero.so'
-
     def __enter__(self):
         self.device = open(self.path, 'r+b', buffering=0)
         fcntl.lockf(self.device, fcntl.LOCK_EX)
         self.directory = tempfile.TemporaryDirectory(prefix='egm-zero-')
         self.file = pathlib.Path(self.directory.name) / 'retired'
         self.retire()
-        self.environment = {**os.environ, 'EGM_RETIRED': str(self.file),
-                            'LD_PRELOAD': str(self.library)}
+        self.environment = {'EGM_RETIRED': str(self.file),
+                            'LD_PRELOAD': str(BUILD / 'egm/tests/libegm_zero.so')}
         return self
 
     def __exit__(self, *exc):

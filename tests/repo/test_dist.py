@@ -25,7 +25,7 @@ class Dist(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        need_arm64(BUILD)
+        need_arm64()
         made(BUILD, 'egm/tests/images/qemu-system-aarch64.arm64')
         status, text, errors = run(SCRIPTS / 'dist', BUILD / 'arm64')
         if status:
@@ -43,7 +43,7 @@ class Dist(unittest.TestCase):
         for name in 'libc6', 'libglib2.0-0', 'libslirp0', 'python3':
             self.assertIn(name, names)
         # Versions are in the order of releases, and then of commits.
-        base = (machine.source_tree(BUILD) / 'VERSION').read_text().strip()
+        base = (machine.TREE / 'VERSION').read_text().strip()
         self.assertRegex(self.field('Version'),
                          rf'^{base}\+egm(20\d{{6}}\.\d{{6}}\.[0-9a-f]+)?$')
 

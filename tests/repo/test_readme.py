@@ -19,7 +19,7 @@ class Documents(unittest.TestCase):
 
     def test_paths(self):
         """Files and directories exist in this repository, in QEMU's tree, or in libvirt/."""
-        roots = TOP, TOP / 'libvirt', machine.source_tree(BUILD)
+        roots = TOP, TOP / 'libvirt', machine.TREE
         tops = '|'.join(process.output('git', '-C', TOP, 'ls-tree', '-d', '--name-only',
                                        'HEAD').split())
         for document in DOCUMENTS:

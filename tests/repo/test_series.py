@@ -56,7 +56,7 @@ class Check(checkout.Series):
         (self.top / 'patches/1-more/cover-letter').write_text('More\n\nof it.\n')
         base = self.base('9.9.0')
         (base / 'scripts').mkdir()
-        shutil.copy(machine.source_tree(BUILD) / 'scripts/checkpatch.pl', base / 'scripts')
+        shutil.copy(machine.TREE / 'scripts/checkpatch.pl', base / 'scripts')
         (self.top / 'two.c').write_text('/* SPDX-License-Identifier: GPL-2.0-or-later */\n')
         (self.top / 'own.c').write_text('/* SPDX-License-Identifier: GPL-2.0-or-later */\n')
         info = self.top / 'build/meson-info/meson-info.json'

@@ -1190,8 +1190,8 @@ class Opens(Case):
     def test_device(self):
         """QEMU knows a device by its descriptor."""
         grace.link(self.made.file('/dev/egm4'), '/dev/zero')
-        with standin.Zero(BUILD) as zero:
-            self.assertIn('region', self.run_vm(zero.environment)[1])
+        with standin.Zero() as zero:
+            self.assertIn('region', self.run_vm({**os.environ, **zero.environment})[1])
 
 
 class Writes(Case):
@@ -1211,7 +1211,7 @@ class Writes(Case):
                 self.assertIn(f'id={gpu.bridge},bus=pcie.0,bus_nr={gpu.bus},'
                               f'numa_node={s.node}', text)
         self.assertEqual(text.count(',io-reserve=0'), len(vm.gpus))
-        with machine.Machine(BUILD, cmdline.words(lines)[1:]) as running:
+        with machine.Machine(cmdline.words(lines)[1:]) as running:
             objects = {o['id']: o for o in running.cmd('query-acpi-egm-memory')}
             for name, one in objects.items():
                 for key in 'pci-dev', 'node':
@@ -1221,8 +1221,8 @@ class Writes(Case):
                     f"/objects/m{one['node']}"))
             numa = running.cmd('human-monitor-command',
                                **{'command-line': 'info numa'}).splitlines()
-        self.assertEqual(running.process.returncode, 0, running.text)
-        for line in running.text.splitlines():
+        self.assertEqual(running.exitcode(), 0, running.get_log())
+        for line in running.get_log().splitlines():
             self.assertRegex(line, 'is a regular file, not an EGM device')
         return made, objects, numa
 

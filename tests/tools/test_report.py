@@ -402,7 +402,7 @@ class Diagnoses(unittest.TestCase):
 
     def test_reads_everything(self):
         """The AML reader knows all of QEMU's own tables."""
-        paths = list((machine.source_tree(BUILD) / 'tests/data/acpi').rglob('*DSDT*'))
+        paths = list((machine.TREE / 'tests/data/acpi').rglob('*DSDT*'))
         self.assertTrue(paths)
         for path in paths:
             with self.subTest(path=path.name):
@@ -842,7 +842,7 @@ class Command(unittest.TestCase):
                     for option in ('-object', f'memory-backend-ram,id=m{n},size='
                                    f'{512 // nodes}M',
                                    '-numa', f'node,nodeid={n},memdev=m{n}'))
-            with machine.Machine(BUILD, [
+            with machine.Machine([
                     '-S', '-machine', 'virt', '-m', '512M', *numa,
                     '-qmp', f'unix:{path},server=on,wait=off',
                     '-device', f'loader,file={image},addr={at:#x},'
@@ -867,13 +867,13 @@ class Command(unittest.TestCase):
     def vm(self, zero, path, nodes):
         """A stopped VM with a GPU on its last node, which is an EGM device whose
         retired pages kill QEMU when it touches them. nodes: sizes in MiB"""
-        medium = machine.source_tree(BUILD) / \
+        medium = machine.TREE / \
             'tests/data/uefi-boot-images/bios-tables-test.aarch64.iso.qcow2'
         last = len(nodes) - 1
         ram = [f'memory-backend-ram,id=m{n},size={size}M' if n < last else
                f'memory-backend-file,id=m{n},size={size}M,share=on,'
                f'mem-path={zero.path}' for n, size in enumerate(nodes)]
-        return machine.Machine(BUILD, [
+        return machine.Machine([
             '-S', '-machine', 'virt', '-cpu', 'cortex-a57', '-m', f'{sum(nodes)}M',
             '-smp', str(len(nodes)), '-qmp', f'unix:{path},server=on,wait=off',
             '-drive', 'if=pflash,format=raw,readonly=on,file='
@@ -893,7 +893,7 @@ class Command(unittest.TestCase):
     def ask(self, nodes, *retired, more=None):
         """Ask a VM until its UEFI has come far enough; gives the output. more: is
         called with the path of its socket then"""
-        with standin.Zero(BUILD) as zero, \
+        with standin.Zero() as zero, \
                 tempfile.TemporaryDirectory(prefix='egm-report-') as directory:
             zero.retire(*retired)
             path = f'{directory}/qmp2'
@@ -903,14 +903,14 @@ class Command(unittest.TestCase):
                 self.assertTrue(text.startswith(f'error: {path}: there is no ACPI RSDP'),
                                 text)
                 vm.cmd('cont')
-                text = vm.wait('tables of UEFI', lambda: (
+                text = vm.until('tables of UEFI', lambda: (
                     lambda answer: answer[1] if answer[0] < 2 else None)(
                         self.run_it('--qmp', path)))
                 if more:
                     more(path)
-                self.assertIsNone(vm.process.poll())
+                self.assertTrue(vm.is_running())
             self.assertIn(' yes\n', text)
-            self.assertEqual(vm.process.returncode, 0, vm.text)
+            self.assertEqual(vm.exitcode(), 0, vm.get_log())
         return text
 
     def test_qmp(self):

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import unittest
 
-from lib import BUILD, MIB, machine, standin
+from lib import BUILD, LIMIT, MIB, machine, standin
 
 IN_USE = 'the region is in use by '
 SET = '/dev/fdset/7'
@@ -24,7 +24,7 @@ class Base(unittest.TestCase):
     """QEMU without a guest."""
 
     def setUp(self):
-        self.zero = standin.Zero(BUILD)
+        self.zero = standin.Zero()
         self.addCleanup(self.zero.__enter__().__exit__)
 
     @staticmethod
@@ -40,14 +40,14 @@ class Base(unittest.TestCase):
                           f'9{opened or "<>"} /dev/zero\n')
         script.chmod(0o755)
         return machine.Machine(
-            BUILD, ['-machine', 'none', '-add-fd', 'fd=9,set=7', *args],
+            ['-machine', 'none', '-add-fd', 'fd=9,set=7', *args],
             binary=str(script), environment=self.zero.environment)
 
     def starts(self, *args, **keywords):
         """QEMU starts; give its words."""
         with self.machine(*args, **keywords) as vm:
             self.assertTrue(vm.cmd('query-memdev'))
-        return vm.text
+        return vm.get_log()
 
     def refused(self, message, *args, **keywords):
         """QEMU does not start, and says why."""
@@ -131,9 +131,9 @@ class Device(Base):
                 run = subprocess.run(
                     [program, '-machine', 'none', '-display',
                      'none', '-monitor', 'stdio', *self.backend()], user=nobody,
-                    env={**self.zero.environment, 'EGM_RETIRED': '/dev/null',
+                    env={**os.environ, **self.zero.environment, 'EGM_RETIRED': '/dev/null',
                          'LD_PRELOAD': preload},
-                    input=b'quit\n', stdout=subprocess.DEVNULL, timeout=machine.LIMIT,
+                    input=b'quit\n', stdout=subprocess.DEVNULL, timeout=LIMIT,
                     check=False)
                 self.assertEqual(run.returncode, 0)
             finally:
@@ -197,11 +197,11 @@ class Ram(Base):
                     vm.cmd('migrate-set-capabilities', capabilities=postcopy)
                 target.cmd('migrate-incoming', uri=uri)
                 source.cmd('migrate', uri=uri)
-                source.wait('the migration to fail', lambda: source.cmd(
+                source.until('the migration to fail', lambda: source.cmd(
                     'query-migrate')['status'] == 'failed')
                 self.assertTrue(source.cmd('query-status')['running'])
-                target.process.wait(machine.LIMIT)
-        self.assertIn(self.NOT_DISCARDED, target.text)
+                target.until('the end', lambda: not target.is_running())
+        self.assertIn(self.NOT_DISCARDED, target.get_log())
 
     def test_cpr(self):
         """New QEMU could not map the region."""

@@ -7,7 +7,7 @@ import re
 import tempfile
 import unittest
 
-from lib import BUILD, MIB, RAM_BASE, machine, standin
+from lib import MIB, RAM_BASE, machine, standin
 
 
 class Query(unittest.TestCase):
@@ -21,9 +21,9 @@ class Query(unittest.TestCase):
         """A VM with one node."""
         path = path or f'{self.tmp.name}/m0'
         return machine.Machine(
-            BUILD, ['-machine', 'virt', '-accel', 'qtest', '-m', '128',
-                    '-object', f'memory-backend-file,id=m0,size=128M,share=on,'
-                    f'mem-path={path}', '-numa', 'node,memdev=m0', *args],
+            ['-machine', 'virt', '-accel', 'qtest', '-m', '128',
+             '-object', f'memory-backend-file,id=m0,size=128M,share=on,'
+             f'mem-path={path}', '-numa', 'node,memdev=m0', *args],
             environment=environment)
 
     PORT = ('-device', 'pxb-pcie,id=pxb,bus=pcie.0,bus_nr=32',
@@ -37,8 +37,7 @@ class Query(unittest.TestCase):
     @staticmethod
     def info(vm):
         """Lines of info egm."""
-        return vm.cmd('human-monitor-command',
-                      **{'command-line': 'info egm'}).splitlines()
+        return vm.hmp('info egm').splitlines()
 
     def test_none(self):
         """A machine without objects: an empty list, one line."""
@@ -57,7 +56,7 @@ class Query(unittest.TestCase):
 
     def test_device(self):
         """The region of the host, and holes."""
-        with standin.Zero(BUILD) as zero:
+        with standin.Zero() as zero:
             zero.retire((4 * MIB, 1), (100 * MIB, 128 << 10))
             with self.machine(*self.PORT, path=zero.path,
                               environment=zero.environment) as vm:
@@ -118,7 +117,7 @@ class Query(unittest.TestCase):
         """Thousands of queries cost no memory."""
         def resident(vm):
             # Not of files, which come as they are used
-            status = pathlib.Path(f'/proc/{vm.process.pid}/status').read_text()
+            status = pathlib.Path(f'/proc/{vm.get_pid()}/status').read_text()
             return int(re.search(r'(?m)^RssAnon:\s*(\d+) kB', status)[1]) << 10
 
         with self.machine(*self.PORT, *self.ROOT) as vm:

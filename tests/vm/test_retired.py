@@ -7,7 +7,6 @@ The EGM device is a stand-in (egm_zero.c). tests/guest/ boots Linux on it.
 import contextlib
 import os
 import pathlib
-import random
 import struct
 import tempfile
 import unittest
@@ -51,16 +50,14 @@ class Retired(unittest.TestCase):
              f'{BUILD}/pc-bios/edk2-aarch64-code.fd')
 
     def setUp(self):
-        self.zero = standin.Zero(BUILD)
-        self.enterContext(self.zero) if hasattr(self, 'enterContext') else \
-            self.addCleanup(self.zero.__enter__().__exit__)
+        self.zero = standin.Zero()
+        self.enterContext(self.zero)
 
     def machine(self, *args, ram=None):
         """A VM with one node on the device, unless RAM says otherwise."""
         return machine.Machine(
-            BUILD, ['-machine', 'virt,gic-version=3', '-cpu', 'cortex-a57',
-                    '-accel', 'qtest',
-                    *(ram or self.ram()), *args],
+            ['-machine', 'virt,gic-version=3', '-cpu', 'cortex-a57', '-accel', 'qtest',
+             *(ram or self.ram()), *args],
             environment={**self.zero.environment, 'EGM_GUARD': 'yes'})
 
     def ram(self, node=0, size=RAM_SIZE):
@@ -81,7 +78,7 @@ class Retired(unittest.TestCase):
         self.zero.retire(*ranges)
         with self.machine() as vm:
             self.assertEqual(self.device_tree(vm), pieces(holes_of(ranges)))
-        return vm.text
+        return vm.get_log()
 
     def refused(self, *args):
         """QEMU does not start; give its words."""
@@ -94,9 +91,11 @@ class Retired(unittest.TestCase):
         """A reset that cannot be done ends QEMU, without an event of a reset."""
         with contextlib.suppress(Exception):    # the connection can be gone at once
             vm.cmd('system_reset')
-        self.assertEqual(vm.process.wait(machine.LIMIT), 1)
-        self.assertIn(message, vm.log.read_text())
-        self.assertNotIn('RESET', [event['event'] for event in vm.events()])
+        vm.until('the end', lambda: not vm.is_running())
+        self.assertNotIn('RESET', [event['event'] for event in vm.get_qmp_events()])
+        vm.wait()
+        self.assertEqual(vm.exitcode(), 1)
+        self.assertIn(message, vm.get_log())
 
     def test_none(self):
         """No retired pages: not a word, one memory node."""
@@ -288,9 +287,9 @@ class Retired(unittest.TestCase):
             self.assertEqual(self.device_tree(vm), before)
             for _ in range(20):     # each makes the blob no larger
                 vm.cmd('system_reset')
-                vm.wait('reset', lambda: self.device_tree(vm) == pieces(
+                vm.until('reset', lambda: self.device_tree(vm) == pieces(
                     holes_of([first, second])))
-        self.assertEqual(vm.text.count('guest RAM has holes'), 2, vm.text)
+        self.assertEqual(vm.get_log().count('guest RAM has holes'), 2, vm.get_log())
 
     def test_reset_impossible(self):
         """Pages that a running VM cannot do without from its next boot on."""
@@ -312,7 +311,7 @@ class Retired(unittest.TestCase):
             self.assertEqual(self.device_tree(vm),
                              pieces(holes_of([(4 * MIB, 1)])))
         self.assertIn("warning: memory backend 'm0': cannot read the list of retired "
-                      'pages: Input/output error', vm.text)
+                      'pages: Input/output error', vm.get_log())
 
     def test_migration(self):
         """It would read the pages, also those that went bad since the last reset."""
@@ -366,7 +365,7 @@ class Retired(unittest.TestCase):
         with self.assertRaisesRegex(RuntimeError, "memory backend 'm0': the memory has "
                                     "bad ranges, and machine 'none' cannot leave them "
                                     'out of guest RAM'), \
-                machine.Machine(BUILD, ['-machine', 'none', *self.ram()[2:4]],
+                machine.Machine(['-machine', 'none', *self.ram()[2:4]],
                                 environment=self.zero.environment):
             pass
 
@@ -381,7 +380,7 @@ class Retired(unittest.TestCase):
             state = f'file:{directory}/state'
             with self.machine() as vm:
                 vm.cmd('migrate', uri=state)
-                vm.wait('the state to be saved', lambda: vm.cmd(
+                vm.until('the state to be saved', lambda: vm.cmd(
                     'query-migrate')['status'] == 'completed')
             self.zero.retire((4 * MIB, 1))
             with self.machine('-incoming', 'defer') as vm:
@@ -396,18 +395,15 @@ class Retired(unittest.TestCase):
             process.output(f'{BUILD}/qemu-img', 'create', '-q', '-f', 'qcow2', disk, '1M')
             drive = ['-drive', f'if=none,id=d,format=qcow2,file={disk}']
 
-            def hmp(vm, line):
-                return vm.cmd('human-monitor-command', **{'command-line': line})
-
             with self.machine(*drive) as vm:
-                self.assertEqual(hmp(vm, 'savevm one'), '')
-                hmp(vm, 'qemu-io d "write -P 7 0 64k"')
+                self.assertEqual(vm.hmp('savevm one'), '')
+                vm.hmp('qemu-io d "write -P 7 0 64k"')
                 self.zero.retire((4 * MIB, 1))
                 vm.cmd('system_reset')
                 vm.cmd('query-status')
                 for command in ('savevm two', 'loadvm one'):
-                    self.assertIn('has bad ranges', hmp(vm, command))
-                self.assertNotIn('failed', hmp(vm, 'qemu-io d "read -P 7 0 64k"'))
+                    self.assertIn('has bad ranges', vm.hmp(command))
+                self.assertNotIn('failed', vm.hmp('qemu-io d "read -P 7 0 64k"'))
                 vm.cmd('cont')
                 self.assertEqual(vm.cmd('query-status')['status'], 'running')
 
@@ -418,11 +414,11 @@ class Retired(unittest.TestCase):
                           f'file={BUILD}/qemu-system-aarch64,force-raw=on') as vm:
             vm.cmd('migrate-set-parameters', **{'max-bandwidth': 4096})
             vm.cmd('migrate', uri='exec:cat > /dev/null')
-            vm.wait('the migration to begin', lambda: vm.cmd(
+            vm.until('the migration to begin', lambda: vm.cmd(
                 'query-migrate')['status'] == 'active')
             self.zero.retire((RAM_SIZE - 1, 1))
             vm.cmd('system_reset')
-            vm.wait('the migration to end', lambda: vm.cmd(
+            vm.until('the migration to end', lambda: vm.cmd(
                 'query-migrate')['status'] == 'cancelled')
             with self.assertRaisesRegex(Exception, 'has bad ranges'):
                 vm.cmd('migrate', uri='exec:cat > /dev/null')
@@ -452,7 +448,7 @@ class Retired(unittest.TestCase):
             qtest.command(f'write {address:#x} {len(data):#x} 0x{data.hex()}')
         register(0x50, 0)
         used = ring + 4 * KIB
-        vm.wait('the balloon', lambda: vm.memory(used + 2, 2) == b'\1\0')
+        vm.until('the balloon', lambda: vm.memory(used + 2, 2) == b'\1\0')
 
     def test_balloon(self):
         """It gives back no page of the device, as it does of a file."""
@@ -465,15 +461,15 @@ class Retired(unittest.TestCase):
                     qtest.command(f'write {page:#x} 8 0x{data.hex()}')
                     self.inflate(vm, qtest, page)
                     self.assertEqual(vm.memory(page, 8), after)
-                self.assertEqual(vm.text.count('no part of it can be discarded'),
-                                 int(path == self.zero.path), vm.text)
+                self.assertEqual(vm.get_log().count('no part of it can be discarded'),
+                                 int(path == self.zero.path), vm.get_log())
 
     def test_dirty_rate(self):
         """Statistics by samples of RAM."""
         with self.machine() as vm:
             self.zero.retire((4 * MIB, 64 * MIB), (128 * MIB, 256 * MIB))
             vm.cmd('calc-dirty-rate', **{'calc-time': 1, 'sample-pages': 4096})
-            vm.wait('the rate', lambda: vm.cmd(
+            vm.until('the rate', lambda: vm.cmd(
                 'query-dirty-rate')['status'] == 'measured')
 
     def test_dump(self):
@@ -481,7 +477,7 @@ class Retired(unittest.TestCase):
         ranges = [(4 * MIB, 1), (RAM_SIZE - 1, 1)]
         self.zero.retire(*ranges)
         with self.machine() as vm:
-            path = pathlib.Path(vm.directory.name) / 'dump'
+            path = pathlib.Path(vm.temp_dir) / 'dump'
             vm.cmd('dump-guest-memory', paging=False, protocol=f'file:{path}')
             with open(path, 'rb') as file:
                 head = file.read(MIB)
@@ -499,7 +495,7 @@ class Retired(unittest.TestCase):
         """The device is opened once: drivers let only the first descriptor work."""
         with self.machine() as vm:
             fds = [os.readlink(fd) for fd in
-                   pathlib.Path(f'/proc/{vm.process.pid}/fd').iterdir()]
+                   pathlib.Path(f'/proc/{vm.get_pid()}/fd').iterdir()]
         self.assertEqual(fds.count(self.zero.path), 1, fds)
 
     def test_size(self):

@@ -9,7 +9,7 @@ import tempfile
 import unittest
 
 from egm import slit, srat
-from lib import BUILD, MIB, RAM_BASE, acpi, fw_cfg, machine
+from lib import MIB, RAM_BASE, acpi, fw_cfg, machine
 from lib.options import (devices, distance, distances, edu, egm, gpu, initiators, port, pxb,
                              ram, switch)
 
@@ -176,20 +176,20 @@ class Base(unittest.TestCase):
     def start(self, *args, sizes=(128,), empty=0, kind='virt'):
         """A machine with nodes, and the qtest protocol."""
         return machine.qtest(machine.Machine(
-            BUILD, ['-machine', kind, '-accel', 'qtest', '-cpu', 'max',
-                    *ram(self.tmp.name, sizes, empty), *args]))
+            ['-machine', kind, '-accel', 'qtest', '-cpu', 'max',
+             *ram(self.tmp.name, sizes, empty), *args]))
 
     def has(self, kind, name):
         """Whether this QEMU has a property; kind None: of its virt machine."""
         if kind:
-            return machine.has(BUILD, kind, name)
+            return machine.has(kind, name)
         with self.start() as (vm, _):
             return name in (p['name'] for p in vm.cmd('qom-list', path='/machine'))
 
     def reset(self, vm, qtest):
         """The tables that QEMU builds after a reset."""
         vm.cmd('system_reset')
-        vm.wait('the reset', lambda: 'RESET' in (e['event'] for e in vm.events()))
+        vm.until('the reset', lambda: 'RESET' in (e['event'] for e in vm.get_qmp_events()))
         return fw_cfg.tables(qtest)
 
 
@@ -319,7 +319,7 @@ class Unplug(Base):
             self.slot_power(qtest, True)
             vm.cmd('device_add', driver='pci-testdev', id='gpu0', bus='rp0')
             self.check_reset(vm, qtest, bare, both[1:], (1, 2))
-        self.assertEqual(vm.process.returncode, 0)
+        self.assertEqual(vm.exitcode(), 0)
 
     def test_slot_power_off(self):
         """A guest can power off the slot of a GPU, whatever unplug blockers it has, and
@@ -341,9 +341,10 @@ class Unplug(Base):
         with self.start(*args) as (vm, qtest):
             vm.cmd('device_del', id='up')
             self.slot_power(qtest, False)
-            vm.wait('the event', lambda: 'gpu0' in (
-                e['data'].get('device') for e in vm.events() if e['event'] == 'DEVICE_DELETED'))
+            vm.until('the event', lambda: 'gpu0' in (
+                e['data'].get('device') for e in vm.get_qmp_events()
+                if e['event'] == 'DEVICE_DELETED'))
             self.assertNotIn('gpu0', [p['name'] for p in vm.cmd(
                 'qom-list', path='/machine/peripheral')])
             self.check_reset(vm, qtest, bare, [])
-        self.assertEqual(vm.process.returncode, 0)
+        self.assertEqual(vm.exitcode(), 0)

@@ -75,7 +75,7 @@ class OrdinaryVM(unittest.TestCase):
     def test_boot(self):
         """UEFI starts a program from a virtio disk; a NIC is there; quit."""
         ram = os.path.join(self.directory.name, 'ram')
-        medium = machine.source_tree(BUILD) / \
+        medium = machine.TREE / \
             'tests/data/uefi-boot-images/bios-tables-test.aarch64.iso.qcow2'
         args = ['-machine', 'virt,memory-backend=ram', '-cpu', 'cortex-a57',
                 '-m', '512M', '-serial', 'null',
@@ -86,13 +86,13 @@ class OrdinaryVM(unittest.TestCase):
                 '-drive', f'if=none,id=disk,snapshot=on,file={medium}',
                 '-device', 'virtio-blk-pci,drive=disk,bootindex=1',
                 '-netdev', 'user,id=net', '-device', 'virtio-net-pci,netdev=net']
-        vm = machine.Machine(BUILD, args, binary=self.binary)
+        vm = machine.Machine(args, binary=self.binary)
         with vm, open(ram, 'rb') as memory:
             def read(address, length):
                 memory.seek(address - RAM_BASE)
                 return memory.read(length)
 
-            rsdp = vm.wait('a program started by UEFI', lambda: tables.marked(
+            rsdp = vm.until('a program started by UEFI', lambda: tables.marked(
                 read, RAM_BASE, RAM_SIZE))
             dsdt = tables.read(read, rsdp)['DSDT'][0]
             self.assertEqual(dsdt[:4], b'DSDT')
@@ -102,8 +102,8 @@ class OrdinaryVM(unittest.TestCase):
             self.assertIn(0x0200, classes, 'Ethernet controller')
             self.assertIn(0x0100, classes, 'block storage')
             self.assertTrue(vm.cmd('query-status')['running'])
-        self.assertEqual(vm.process.returncode, 0)
-        self.assertEqual(vm.text, '')
+        self.assertEqual(vm.exitcode(), 0)
+        self.assertEqual(vm.get_log(), '')
 
     def test_features(self):
         """The production build has what hosts of VMs use."""
