@@ -37,7 +37,7 @@ static int egm_open_path(const char *mem_path, uint32_t ram_flags)
     return RETRY_ON_EINTR(qemu_open(mem_path, flags, NULL));
 }
 
-/* A device is not opened to look at it, because opening it clears it. */
+/* Do not open the device to identify it: opening it clears the region. */
 static EgmRegion *egm_region_of_path(const char *mem_path, uint32_t ram_flags)
 {
     EgmRegion *region = NULL;
@@ -62,7 +62,7 @@ EgmRegion *egm_region_of_backend(HostMemoryBackend *backend)
     return mr ? egm_region_of_fd(memory_region_get_fd(mr)) : NULL;
 }
 
-/* The driver gives its devices these names, so no other file is meant. */
+/* Only the driver uses such names, so the user means one of its devices. */
 static bool egm_is_device_name(const char *mem_path)
 {
     const char *number;
@@ -78,7 +78,7 @@ bool egm_backend_is_device(const char *mem_path, uint32_t ram_flags)
     return region || egm_is_device_name(mem_path);
 }
 
-/* Some versions of the driver map whatever follows the region. */
+/* Some versions of the driver also map memory past the end of the region. */
 static bool egm_check_region(const EgmRegion *region, uint64_t size,
                              Error **errp)
 {
@@ -118,8 +118,8 @@ static int egm_find_user(Object *obj, void *opaque)
 }
 
 /*
- * The lock does not keep two backends apart that have duplicates of one open
- * file, which fd sets give them.
+ * The lock does not stop two backends that have duplicates of the same open
+ * file, which they get from an fd set.
  */
 static bool egm_check_unused(const EgmRegion *region, Error **errp)
 {
@@ -133,8 +133,8 @@ static bool egm_check_unused(const EgmRegion *region, Error **errp)
 
 /*
  * Open and lock the device. The lock belongs to the open file, so it exists
- * until nobody can reach the memory through this file any more: also while a
- * vhost-user back-end that outlives QEMU has a duplicate of the descriptor.
+ * until no process can reach the memory through this file any more: also while
+ * a vhost-user back-end that outlives QEMU has a duplicate of the descriptor.
  *
  * Returns: the open file, or -1
  */
@@ -169,15 +169,16 @@ static int egm_open(const char *mem_path, const EgmRegion *region, Error **errp)
 }
 
 /*
- * Map the open device. With some versions of the driver a second open file can
- * be had, but not mapped: as the size fits, EINVAL means that this is one.
+ * Map the open device. With some versions of the driver, the device can be
+ * opened twice, but the second file cannot be mapped: if the size fits, EINVAL
+ * means that this is the second file.
  */
 static bool egm_map(HostMemoryBackend *backend, const char *name,
                     uint64_t align, uint32_t ram_flags, int fd, Error **errp)
 {
     Error *err = NULL;
 
-    /* KVM needs RAM aligned in host and guest alike to map it in blocks. */
+    /* To map RAM in blocks, KVM needs the same alignment in host and guest. */
     align = align ?: MIN(pow2ceil(backend->size), ALIGN_MAX);
     errno = 0;
     if (memory_region_init_ram_from_fd(&backend->mr, OBJECT(backend), name,

@@ -1,5 +1,5 @@
 /*
- * Extended GPU Memory (EGM): what sysfs reports about a region
+ * Extended GPU Memory (EGM): read a region's attributes in sysfs
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -9,10 +9,10 @@
 #include "system/egm.h"
 #include <sys/sysmacros.h>
 
-/* The kernel limits attributes to a page, so a larger file is not one. */
+/* The kernel limits attributes to a page; larger files are not attributes. */
 #define ATTRIBUTE_MAX 65536
 
-/* Returns the text of attribute @name without space around it, or NULL */
+/* Returns: the text of attribute @name without space around it, or NULL */
 static char *egm_read_attribute(const char *dir, const char *name)
 {
     g_autofree char *path = g_build_filename(dir, name, NULL);
@@ -26,7 +26,7 @@ static char *egm_read_attribute(const char *dir, const char *name)
     return g_strdup(g_strstrip(text));
 }
 
-/* Returns the last component of the target of symlink @name, or NULL */
+/* Returns: the last component of the target of symlink @name, or NULL */
 static char *egm_read_link(const char *dir, const char *name)
 {
     g_autofree char *path = g_build_filename(dir, name, NULL);
@@ -47,7 +47,7 @@ static uint64_t egm_probe_size(const char *dir)
 }
 
 /*
- * In a firmware mode that is not meant for VMs, regions are in the nodes of the
+ * In a firmware mode that is not for VMs, regions are in the nodes of the
  * host's own memory, and have their numbers. A node without CPUs can be the
  * memory of a GPU, and can have that number by chance.
  */

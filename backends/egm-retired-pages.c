@@ -4,8 +4,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * DRAM with uncorrectable errors is retired. The driver learns of it from the
- * firmware, and from errors at run time, and leaves it to user space to keep
- * VMs away from there.
+ * firmware and from errors at run time, but does not hide the pages from VMs.
  */
 
 #include "qemu/osdep.h"
@@ -34,13 +33,13 @@ typedef struct EgmRetiredPages {
 
 #define EGM_RETIRED_PAGES_LIST _IO('E', 100)
 
-/* Drivers list up to 65536 pages; a list that is much longer is not one. */
+/* Drivers list up to 65536 pages; a much longer list is invalid. */
 #define ARGSZ_MAX (16 * MiB)
 
-/* The list can grow between two calls: leave room for as many more pages. */
+/* The list can grow between two calls: reserve space for more pages. */
 #define SPARE (64 * sizeof(EgmRetiredPage))
 
-/* How often to ask for a list that has outgrown the room */
+/* Number of attempts to read a list that keeps growing */
 #define TRIES 16
 
 /* The firmware retires such blocks; some drivers list their first page only. */

@@ -21,7 +21,7 @@ static void ram_block_update_bad_ranges(RAMBlock *rb)
     GList *ranges = rb->read_bad_ranges ? rb->read_bad_ranges(rb->mr) : NULL;
 
     if (ranges) {
-        /* Other threads only look whether there are any. */
+        /* Other threads only test whether the list is empty. */
         qatomic_set(&rb->bad_ranges, ranges);
         g_list_free_full(old, g_free);
     }

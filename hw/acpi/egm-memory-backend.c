@@ -1,5 +1,5 @@
 /*
- * acpi-egm-memory: what a memory backend of Extended GPU Memory has to be
+ * acpi-egm-memory: requirements for the memory backend of an EGM node
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

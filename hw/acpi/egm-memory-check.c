@@ -52,7 +52,8 @@ static bool acpi_egm_memory_check_memory(const AcpiEgmMemory *egm,
     if (!fstat(memory_region_get_fd(&backend->mr), &st) &&
         S_ISREG(st.st_mode)) {
         warn_report("memory backend '%s': mem-path=%s is a regular file, not "
-                    "an EGM device; good for tests, but no GPU can reach it",
+                    "an EGM device; this works for tests, but no GPU can reach "
+                    "it",
                     object_get_canonical_path_component(OBJECT(backend)),
                     mem_path);
     }
@@ -60,8 +61,8 @@ static bool acpi_egm_memory_check_memory(const AcpiEgmMemory *egm,
 }
 
 /*
- * The guest's driver takes the NUMA node of the GPU for that of its EGM. Linux
- * takes it from the host bridge.
+ * The guest's driver assumes that the GPU's NUMA node is the node of its EGM.
+ * Linux takes the GPU's node from the host bridge.
  * @other: an object below the same host bridge, or NULL
  */
 static bool acpi_egm_memory_check_host_bridge(const AcpiEgmMemory *egm,
@@ -103,9 +104,9 @@ static unsigned acpi_egm_memory_count_buses(PCIBus *bus)
 }
 
 /*
- * How many bus numbers there have to be below the host bridge for the guest to
- * find @pdev: firmware and Linux number buses depth first, in the order of the
- * bridges' devfn.
+ * Returns: the number of bus numbers that the host bridge needs, so that the
+ * guest can find @pdev: firmware and Linux number buses depth first, in the
+ * order of the bridges' devfn.
  */
 static unsigned acpi_egm_memory_buses_to(PCIDevice *pdev)
 {
@@ -126,7 +127,7 @@ static unsigned acpi_egm_memory_buses_to(PCIDevice *pdev)
     return count;
 }
 
-/* The host bridge whose numbers follow those of @root, or NULL */
+/* Returns: the host bridge with the next higher bus number, or NULL */
 static PCIBus *acpi_egm_memory_next_root(PCIBus *root)
 {
     PCIBus *main_bus = root->parent_dev ? pci_get_bus(root->parent_dev) : root;
@@ -214,7 +215,7 @@ static void acpi_egm_memory_add_own_node(PCIDevice *pdev, uint32_t node,
     }
 }
 
-/* An initiator of the GPU means that the node is for memory of the GPU. */
+/* A node that has the GPU as initiator is for memory of the GPU itself. */
 static bool acpi_egm_memory_check_own_nodes(const AcpiEgmMemory *egm,
                                             const NumaState *numa, Error **errp)
 {
@@ -240,7 +241,7 @@ static int acpi_egm_memory_check_plugged(Object *obj, void *opaque)
                                      opaque);
 }
 
-/* What the objects before this one have */
+/* Functions and host bridges of the objects that were checked before */
 typedef struct AcpiEgmMemorySeen {
     DECLARE_BITMAP(nodes, MAX_NODES);
     GHashTable *functions;      /* PCIDevice: AcpiEgmMemory */
@@ -314,7 +315,7 @@ bool acpi_egm_memory_check(MachineState *ms, hwaddr ram_base,
             return false;
         }
     }
-    /* Those plugged before the machine was complete */
+    /* Memory devices that were plugged before the machine was complete */
     return !objects->len || !ms->device_memory ||
            !object_child_foreach_recursive(OBJECT(ms),
                                            acpi_egm_memory_check_plugged, errp);

@@ -3,7 +3,7 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * If the host does not report something, it is unknown, not wrong: QEMU warns.
+ * A value that the host does not report is unknown, not wrong: QEMU warns.
  */
 
 #include "qemu/osdep.h"
@@ -14,7 +14,7 @@
 #include "system/numa.h"
 
 /*
- * vfio devices have this property, however the user named the device: by host=,
+ * vfio devices have this property for each way to name the device: host=,
  * sysfsdev= or fd=.
  */
 static char *egm_host_sysfs_path(PCIDevice *pdev)
@@ -30,12 +30,12 @@ char *acpi_egm_memory_host_address(PCIDevice *pdev)
     g_autofree char *path = egm_host_sysfs_path(pdev);
     g_autofree char *name = path ? g_path_get_basename(path) : NULL;
 
-    /* A mediated device has a UUID instead. */
+    /* The directory of a mediated device is named by a UUID instead. */
     return name && g_pattern_match_simple("*:??:??.?", name) ?
            g_steal_pointer(&name) : NULL;
 }
 
-/* The driver reports physical functions, also for virtual ones. */
+/* For a virtual function, the driver reports the physical function. */
 static char *egm_host_physical_address(PCIDevice *pdev)
 {
     g_autofree char *path = egm_host_sysfs_path(pdev);
@@ -60,8 +60,8 @@ static void egm_warn_unknown(HostMemoryBackend *backend,
     } else if (!region && !fstat(memory_region_get_fd(&backend->mr), &st) &&
                S_ISCHR(st.st_mode)) {
         warn_report("memory backend '%s': the host does not report mem-path=%s "
-                    "as an EGM device; good for tests, but a GPU can reach EGM "
-                    "only", id, mem_path);
+                    "as an EGM device; this works for tests, but a GPU can "
+                    "reach EGM only", id, mem_path);
     }
 }
 
@@ -98,7 +98,7 @@ static bool egm_check_gpu(const AcpiEgmMemory *egm, const EgmRegion *region,
     return false;
 }
 
-/* Warns once per backend, not once per GPU */
+/* Warns once for each backend, not for each GPU */
 static const EgmRegion *egm_look_up_region(GHashTable *regions,
                                            HostMemoryBackend *backend)
 {

@@ -17,7 +17,7 @@
 #include "system/egm.h"
 #include "system/numa.h"
 
-/* Until the firmware numbers the buses, those behind a bridge are 0. */
+/* Until the firmware numbers the buses, each bus behind a bridge is bus 0. */
 static char *egm_query_pci_address(const PCIDevice *pdev)
 {
     PCIBus *bus = pci_get_bus(pdev);
@@ -29,7 +29,7 @@ static char *egm_query_pci_address(const PCIDevice *pdev)
                            PCI_SLOT(pdev->devfn), PCI_FUNC(pdev->devfn));
 }
 
-/* The names that acpi_egm_memory_build_dsdt() gives */
+/* The same names as in acpi_egm_memory_build_dsdt() */
 static char *egm_query_acpi_path(const PCIDevice *pdev)
 {
     g_autofree char *below = g_strdup_printf(".S%02X", pdev->devfn);

@@ -1,5 +1,5 @@
 /*
- * acpi-egm-memory: targets without it
+ * acpi-egm-memory: stubs for targets that do not have it
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

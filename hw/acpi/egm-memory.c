@@ -4,9 +4,9 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * The guest's GPU driver reads base, size and proximity domain of its EGM from
- * the _DSD of the GPU's ACPI companion. Linux takes as companion the ACPI
+ * the _DSD of the GPU's ACPI companion. For Linux, the companion is the ACPI
  * Device that is reached from the host bridge by the same chain of device and
- * function numbers as the GPU, hence the Devices for the bridges.
+ * function numbers as the GPU. So the bridges need Devices as well.
  */
 
 #include "qemu/osdep.h"
@@ -205,8 +205,8 @@ void acpi_egm_memory_build_dsdt(Aml *dsdt)
     g_autoptr(GPtrArray) objects = acpi_egm_memory_list();
     g_autoptr(GHashTable) functions = g_hash_table_new(NULL, NULL);
     /*
-     * By the number of the host bridge, which is fixed by configuration; the
-     * numbers of other buses are the firmware's choice.
+     * In the order of the host bridges' bus numbers, which the configuration
+     * fixes; the firmware chooses the numbers of the other buses.
      */
     const AcpiEgmMemory *bridges[PCI_BUS_MAX] = { };
     Aml *dsd[MAX_NODES] = { };  /* the same for all GPUs of a node */

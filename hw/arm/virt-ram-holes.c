@@ -3,9 +3,9 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * The guest learns what is RAM from the memory nodes of the device tree: UEFI
- * builds its memory map from them, and Linux takes that, or the device tree. So
- * bad ranges are left out there. SRAT keeps describing the whole node.
+ * The guest finds its RAM in the memory nodes of the device tree: UEFI builds
+ * its memory map from them, and Linux uses this map, or the device tree. So the
+ * memory nodes omit bad ranges. SRAT still describes the whole node.
  */
 
 #include "qemu/osdep.h"
@@ -25,13 +25,13 @@
 #include "system/reset.h"
 #include "trace.h"
 
-/* The largest page size of guests: what is left can be used with any. */
+/* The largest page size of guests: any guest can use all RAM around a hole. */
 #define HOLE_BLOCK (64 * KiB)
 
-/* Most UEFI builds for this machine refuse to run in less, from its start. */
+/* Most UEFI builds for this machine need this much RAM from its start. */
 #define FIRMWARE_RAM (128 * MiB)
 
-/* How many holes a warning lists; there is a trace event for each. */
+/* Number of holes that a warning lists; each hole has a trace event. */
 #define LISTED 4
 
 /* The bad ranges of a RAM block as blocks of guest-physical memory */

@@ -12,8 +12,7 @@
 /**
  * egm_track_retired_pages:
  * @backend: a memory backend that egm_backend_alloc() has mapped
- * @errp: set if the region has retired pages, and this VM cannot do without
- *     them
+ * @errp: set if the region has retired pages, and this VM cannot omit them
  *
  * Makes the retired pages of the region bad ranges of @backend's RAM block. If
  * the driver does not list them, warns, and does not ask again.

@@ -5,9 +5,9 @@
  *
  * On NVIDIA Grace hosts the firmware can withhold part of a socket's DRAM from
  * the host kernel. A character device offers this part as the RAM of a VM. With
- * most drivers it works through one open file only, so that file is opened,
- * locked and checked here, and belongs to the RAM block from then on. All that
- * QEMU knows about a region is read from sysfs when it is needed.
+ * most drivers only one open file works. So this file is opened, locked and
+ * checked here, and then belongs to the RAM block. All that QEMU knows about a
+ * region is read from sysfs when it is needed.
  *
  * See docs/system/egm-device.rst.
  */
@@ -18,7 +18,7 @@
 #include "system/hostmem.h"
 
 /**
- * EgmRegion: what the host reports about the EGM region of one socket
+ * EgmRegion: the EGM region of one socket, as the host reports it
  * @name: name of the device, e.g. "egm4"
  * @dev: number of the device
  * @size: size of the region in bytes, 0 if the host does not report it
@@ -42,8 +42,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(EgmRegion, egm_region_free)
  * @sysfs: directory where sysfs is mounted; tests use a tree of their own
  * @dev: number of a character device
  *
- * Returns: what sysfs reports about the device, NULL if it does not report that
- * this is an EGM device. The caller frees it with egm_region_free().
+ * Returns: the region of the device, as sysfs reports it; NULL if it is not
+ * reported as an EGM device. The caller frees it with egm_region_free().
  */
 EgmRegion *egm_region_probe(const char *sysfs, dev_t dev);
 
@@ -51,8 +51,8 @@ EgmRegion *egm_region_probe(const char *sysfs, dev_t dev);
  * egm_region_of_backend:
  * @backend: a memory backend
  *
- * Returns: the region that @backend has mapped, NULL if its memory is something
- * else. The caller frees it with egm_region_free().
+ * Returns: the region that @backend has mapped; NULL if it has mapped another
+ * kind of memory. The caller frees it with egm_region_free().
  */
 EgmRegion *egm_region_of_backend(HostMemoryBackend *backend);
 
@@ -62,7 +62,7 @@ EgmRegion *egm_region_of_backend(HostMemoryBackend *backend);
  * @ram_flags: the RAM_* flags that the properties of the backend ask for
  *
  * Returns: whether @mem_path is an EGM device, or an fd set with one, or has
- * the name of an EGM device: only egm_backend_alloc() allocates such memory.
+ * the name of an EGM device: such memory is allocated by egm_backend_alloc().
  */
 bool egm_backend_is_device(const char *mem_path, uint32_t ram_flags);
 
@@ -72,14 +72,14 @@ bool egm_backend_is_device(const char *mem_path, uint32_t ram_flags);
  * @name: name of the memory region
  * @mem_path: a path for which egm_backend_is_device() is true
  * @align: alignment of the mapping in bytes, a power of two; 0 for an alignment
- *     that suits the size
+ *     that depends on the size
  * @ram_flags: the RAM_* flags that the properties of @backend ask for
  * @errp: set if the device does not exist, is in use, is smaller than @backend,
  *     or cannot be used as the properties of @backend ask for
  *
  * Opens the device and maps it as the memory region of @backend, which owns the
- * open file. Checks all that is possible before, because opening the device
- * clears the region.
+ * open file. Makes all possible checks before it opens the device, because
+ * opening it clears the region.
  *
  * Returns: true on success.
  */

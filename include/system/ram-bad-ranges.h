@@ -8,9 +8,9 @@
  * reads RAM leaves them out or refuses to run, and a machine leaves them out of
  * the RAM that its guest finds.
  *
- * This is not a RamDiscardManager: its users, VFIO first of all, map what is
- * left in pieces of one granularity, which would be more pieces than an IOMMU
- * takes.
+ * This is not a RamDiscardManager: its users, such as VFIO, map the rest of the
+ * RAM in pieces of one granularity, which would be more pieces than an IOMMU
+ * can map.
  */
 
 #ifndef SYSTEM_RAM_BAD_RANGES_H
@@ -20,7 +20,7 @@
 
 /*
  * Asks the device for the bad ranges of RAM: a list of Range, offsets in bytes
- * into the RAM block, in ascending order and apart from each other; NULL if the
+ * into the RAM block, in ascending order, with gaps between them; NULL if the
  * device reports none.
  */
 typedef GList *RamReadBadRanges(MemoryRegion *mr);
@@ -29,8 +29,8 @@ typedef GList *RamReadBadRanges(MemoryRegion *mr);
  * ram_block_track_bad_ranges:
  * @rb: a RAM block
  * @read: asks the device for the bad ranges of @rb
- * @errp: set if there are bad ranges, and neither the machine nor the user
- *     allows for them
+ * @errp: set if there are bad ranges, and the machine or the user's options do
+ *     not allow them
  *
  * Reads the bad ranges, and makes the functions below read them again.
  *
@@ -49,9 +49,9 @@ bool ram_tracks_bad_ranges(void);
 /**
  * ram_update_bad_ranges:
  *
- * Reads the bad ranges of all RAM blocks again, as more memory can go bad while
- * the VM runs. If a device does not report any, those that it has reported
- * before stay.
+ * Reads the bad ranges of all RAM blocks again, because more memory can go bad
+ * while the VM runs. If a device reports none, the ranges that it reported
+ * before are kept.
  */
 void ram_update_bad_ranges(void);
 
@@ -69,7 +69,7 @@ bool ram_check_readable(Error **errp);
  * @addr: the first address
  * @size: number of bytes
  *
- * To be called with the BQL held.
+ * The caller holds the BQL.
  *
  * Returns: whether RAM at these addresses has a bad range, as far as it was
  * reported when bad ranges were read the last time.

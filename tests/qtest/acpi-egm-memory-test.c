@@ -3,7 +3,7 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * bios-tables-test has the tables.
+ * The contents of the tables are tested by bios-tables-test.
  */
 
 #include "qemu/osdep.h"
@@ -16,7 +16,7 @@
 #include "qobject/qlist.h"
 #include "qobject/qstring.h"
 
-/* "$D" in command lines stands for a directory of this test's own */
+/* "$D" in command lines is replaced by the temporary directory of this test */
 static char *tmp_dir;
 
 #define M0 "-object memory-backend-file,id=m0,mem-path=$D/m0,size=128M," \
@@ -30,7 +30,7 @@ static char *tmp_dir;
 #define TWO_NODES M0 "-object memory-backend-file,id=m1,mem-path=$D/m1," \
                   "size=128M,share=on -m 256M -numa node,nodeid=0,memdev=m0 " \
                   "-numa node,nodeid=1,memdev=m1 "
-/* numa_node=128 means that there is none. */
+/* numa_node=128 means that the host bridge has no NUMA node. */
 #define PXB(node) "-device pxb-pcie,id=pxb,bus=pcie.0,bus_nr=32,numa_node=" \
                   node " -device pcie-root-port,id=rp1,bus=pxb,chassis=1 " \
                   "-device pci-testdev,id=dev0,bus=rp1 "
@@ -41,9 +41,9 @@ static char *tmp_dir;
 #define GI(dev, node) "-object acpi-generic-initiator,id=gi" node ",pci-dev=" \
                       dev ",node=" node " "
 #define RAM(id) "-object memory-backend-ram,id=" id ",size=128M "
-/* Room for memory devices, which need firmware and 64 bits, and one of them */
+/* Requirements of memory devices, and the memory of one of them */
 #define SLOTS "-cpu max -bios $D/firmware " RAM("x")
-/* Node 0 is EGM, 1 ordinary memory, 2 for memory of the GPU. */
+/* Node 0 is EGM, node 1 is ordinary memory, node 2 is for the GPU's own. */
 #define DIMMS SLOTS M0 RAM("r") "-m 256M,slots=4,maxmem=1G " \
               "-numa node,nodeid=0,memdev=m0 -numa node,nodeid=1,memdev=r " \
               "-numa node,nodeid=2 " GPU EGM GI("dev0", "2")
@@ -67,8 +67,8 @@ static char *expand(const char *args)
 }
 
 /*
- * Start QEMU and end it by "quit" on its monitor, if it gets that far.
- * Returns the exit status; *text is what it wrote to stderr.
+ * Start QEMU, and end it by "quit" on its monitor if it does not fail before.
+ * Returns: the exit status; *text is its output on stderr.
  */
 static int run(const char *machine, const char *args, char **text)
 {
@@ -173,7 +173,7 @@ static const StartCase start_cases[] = {
         .message = EGM0 "node=1: this NUMA node has no memory; use the node "
                    "whose memdev is the EGM region",
     }, {
-        /* QEMU makes the node by itself */
+        /* QEMU adds the NUMA node itself. */
         .name = "node/no-memdev",
         .machine = "virt,memory-backend=m0",
         .args = M0 "-m 128M,slots=1,maxmem=1G " GPU EGM,
@@ -228,8 +228,8 @@ static const StartCase start_cases[] = {
         .name = "memdev/regular-file",
         .args = GOOD,
         .message = "warning: memory backend 'm0': mem-path=$D/m0 is a regular "
-                   "file, not an EGM device; good for tests, but no GPU can "
-                   "reach it",
+                   "file, not an EGM device; this works for tests, but no GPU "
+                   "can reach it",
         .starts = true,
     }, {
         .name = "memdev/directory",
@@ -278,7 +278,7 @@ static const StartCase start_cases[] = {
                 "-object acpi-egm-memory,id=egm0,pci-dev=pxb,node=0",
         .message = EGM0 "pci-dev=pxb is a bridge (pxb-pcie)",
     }, {
-        /* The machine's own NIC and the last of these have the same name. */
+        /* The machine's own NIC and the last device have the same name. */
         .name = "pci-dev/ambiguous",
         .args = M0 NODE0 GPU "-nic hubport,hubid=0,model=virtio-net-pci "
                 "-global virtio-net-pci.romfile= "
@@ -424,7 +424,7 @@ static const StartCase start_cases[] = {
         .args = DIMMS "-device pc-dimm,memdev=x,node=0",
         .message = NO_MORE("0"),
     }, {
-        /* That is node=0. */
+        /* The default is node=0. */
         .name = "memory-device/dimm-without-node",
         .args = DIMMS "-device pc-dimm,memdev=x",
         .message = NO_MORE("0"),
@@ -454,7 +454,7 @@ static const StartCase start_cases[] = {
         .args = DIMMS "-device virtio-mem-pci,memdev=x,node=2",
         .message = NO_MORE("2"),
     }, {
-        /* It has no node= and is in the node of SRAT's window. */
+        /* virtio-pmem has no node=; it is in the node of SRAT's window. */
         .name = "memory-device/virtio-pmem",
         .needs = "virtio-pmem-pci",
         .args = DIMMS "-device virtio-pmem-pci,memdev=x",
@@ -475,14 +475,15 @@ static const StartCase start_cases[] = {
     },
 };
 
-/* Files stand in for EGM devices: that warning is always there, once each. */
+/* Files stand in for EGM devices: each file causes one warning. */
 static void assert_no_other_warning(const char *text, const char *message)
 {
     g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
 
     for (char **line = lines; *line; line++) {
         if (**line && !strstr(*line, "is a regular file, not an EGM device; "
-                              "good for tests, but no GPU can reach it")) {
+                              "this works for tests, but no GPU can reach "
+                              "it")) {
             g_assert_true(message && strstr(*line, message));
         }
     }
@@ -582,7 +583,7 @@ static void test_preconfig(void)
 {
     QTestState *qts = start(M0 NODE0 GPU "--preconfig");
 
-    /* A change of mind is fine while there is no machine yet. */
+    /* Objects can be deleted and added again before the machine exists. */
     qtest_qmp_assert_success(qts, "{ 'execute': 'object-add', 'arguments': {"
                              " 'qom-type': 'acpi-egm-memory', 'id': 'egm0',"
                              " 'pci-dev': 'wrong', 'node': 0 } }");
@@ -599,7 +600,7 @@ static void test_preconfig(void)
     qtest_quit(qts);
 }
 
-/* QEMU lets go of a backend that no machine uses yet. */
+/* QEMU deletes a backend that no machine uses yet. */
 static void test_preconfig_memdev_deleted(void)
 {
     g_autofree char *expanded = expand(M0 NODE0 GPU EGM);
@@ -646,7 +647,7 @@ static void test_late(void)
     qtest_quit(qts);
 }
 
-/* What is refused on the command line is refused later. */
+/* Memory that is refused on the command line is also refused later. */
 static void test_plug_memory(void)
 {
     QTestState *qts = start(DIMMS RAM("y")
@@ -670,7 +671,7 @@ static void test_plug_memory(void)
     qtest_qmp_assert_success(qts, "{ 'execute': 'device_add', 'arguments': {"
                              " 'driver': 'virtio-mem-pci', 'id': 'v1',"
                              " 'bus': 'rp2', 'memdev': 'y', 'node': 1 } }");
-    /* The GPU is no exception from unplugging. */
+    /* The GPU can be unplugged like other devices. */
     qtest_qmp_assert_success(qts, "{ 'execute': 'device_del',"
                              " 'arguments': { 'id': 'dev0' } }");
     qtest_quit(qts);
@@ -750,7 +751,7 @@ static void test_window(const void *opaque)
     qtest_quit(qts);
 }
 
-/* An object that is deleted in time has no say. */
+/* An object that is deleted before the machine exists has no effect. */
 static void test_preconfig_deleted(void)
 {
     QTestState *qts = start(DIMMS "--preconfig");

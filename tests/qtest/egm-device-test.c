@@ -32,7 +32,7 @@ static void test_missing(void)
     qtest_quit(qts);
 }
 
-/* Names that are only similar are those of files, as in all directories. */
+/* Names that are only similar are treated as files, as in all directories. */
 static void test_other_names(void)
 {
     static const char *const formats[] = {

@@ -1,6 +1,6 @@
-# What QEMU in the arm64 host of the tests needs: machine virt, and the devices of the
-# command lines there, those of our test programs among them. What virt has to have, it
-# brings itself.
+# For QEMU in the arm64 hosts of the tests: machine virt, and the devices that command
+# lines there use, including those of our test programs. Virt itself selects the devices
+# that it requires.
 
 CONFIG_ARM_GICV3=y
 CONFIG_ARM_VIRT=y

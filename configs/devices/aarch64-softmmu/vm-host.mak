@@ -1,4 +1,4 @@
-# What a host of VMs needs: machine virt, and the devices that VMs have.
+# For hosts of VMs: machine virt, and the devices that VMs use.
 #
 # PCI devices are those named here. Everything else (virtio, vhost, vfio, TPM,
 # NVDIMM, memory devices, CXL) comes with virt as QEMU is configured to have it.
@@ -39,12 +39,12 @@ CONFIG_SERIAL_PCI=y
 CONFIG_VIRTIO_PCI=y
 CONFIG_WDT_IB6300ESB=y
 
-# What tests take for a GPU, and for a machine that has no EGM
+# For tests: stand-ins for a GPU, and a machine without EGM
 CONFIG_EDU=y
 CONFIG_PCI_TESTDEV=y
 CONFIG_SBSA_REF=y
 
-# Boards that QEMU builds if nobody objects
+# Boards that QEMU builds by default
 CONFIG_ALLWINNER_H3=n
 CONFIG_ALLWINNER_R40=n
 CONFIG_ASPEED_SOC=n

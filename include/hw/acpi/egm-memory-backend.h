@@ -1,5 +1,5 @@
 /*
- * acpi-egm-memory: what a memory backend of Extended GPU Memory has to be
+ * acpi-egm-memory: requirements for the memory backend of an EGM node
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -11,10 +11,10 @@
 
 /**
  * acpi_egm_memory_check_backend:
- * @backend: a memory backend; its memory need not be allocated yet, as only its
- *     type and properties are looked at
+ * @backend: a memory backend; its memory need not be allocated yet, because
+ *     only its type and properties are checked
  * @errp: set to the first property that breaks the linear mapping, with the id
- *     of the backend, the value, and the value that is right
+ *     of the backend, the value, and the correct value
  *
  * A GPU addresses Extended GPU Memory by the offset into the region: byte n of
  * guest RAM has to be byte n of the file. So the backend has to be a

@@ -12,10 +12,11 @@
 /**
  * acpi_egm_memory_check_host:
  * @ms: a machine whose objects acpi_egm_memory_check() has accepted
- * @errp: set if a device is attached to another socket of the host than the EGM
- *     region that its guest RAM is on
+ * @errp: set if a device is not attached to the socket of the EGM region that
+ *     the object assigns to it
  *
- * Warns about what the host does not report.
+ * Warns if the host does not report the GPUs of a region, or the address of a
+ * device.
  *
  * Returns: true if no object is wrong, as far as the host reports.
  */
