@@ -31,7 +31,7 @@ REGIONS = {'egm1': (256 * MIB, ['0000:21:00.0', '0000:22:00.0']),
 
 
 class Driver(unittest.TestCase):
-    """The stand-in's README tells the generations of the driver apart."""
+    """The generations of the driver, as in the stand-in's README."""
 
     kernel = '6.12-16k'
 
@@ -102,7 +102,7 @@ class Driver(unittest.TestCase):
                                  ['egm1', 'egm4'])
 
     def test_node_in_use(self):
-        """The kernel has the node as RAM: that must not become a device."""
+        """The kernel uses the node as RAM, so it must not become a device."""
         with self.guest('') as guest:
             guest.boot()
             refused, = guest.command('driver')

@@ -128,7 +128,7 @@ def with_initiators(each):
 
 
 class Base(unittest.TestCase):
-    """How to boot a case, and how to verify it."""
+    """Boot a case, and verify it."""
 
     kernel = '6.1-4k'
 
@@ -191,10 +191,10 @@ class Base(unittest.TestCase):
 
 
 class Topologies(Base):
-    """Where GPUs can hang, and what else people have on a command line."""
+    """Places of GPUs, and other common options."""
 
     def test_side_by_side(self):
-        """Each way to hang a GPU, and the same machine without objects."""
+        """A GPU at each place, and the same machine without objects."""
         case = CASES['side_by_side']
         with self.guest(case) as guest:
             guest.boot()

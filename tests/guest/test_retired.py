@@ -111,7 +111,7 @@ class Retired(Base):
               (512 * MIB - 1, 1))
 
     def test_holes(self):
-        """Start, middle and end of a node; the rest is all there."""
+        """Holes at start, middle and end of a node; the rest is complete."""
         whole = self.boot((), name='whole')
         holed = self.boot(self.SHAPES, name='holed')
         self.assertTrue(whole.touches(RAM_BASE + 512 * MIB))
@@ -129,7 +129,7 @@ class Retired(Base):
                   uefi=False)
 
     def test_most(self):
-        """As many holes as a guest can have: no more is lost than QEMU says."""
+        """The maximum number of holes: the guest loses only memory that QEMU reports."""
         size = 1024
         draw = random.Random(1)
         ranges = [(4 * n * BLOCK, BLOCK)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the tests in Python, the demo and the benchmarks share."""
+"""Shared by the tests in Python, the demo and the benchmarks."""
 
 import os
 import pathlib

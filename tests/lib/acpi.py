@@ -28,7 +28,7 @@ class Device:
 
 
 def _acpiexec(dsdt, *commands):
-    """What acpiexec prints. A table that it complains about is an error."""
+    """The output of acpiexec. It is an error if acpiexec complains about a table."""
     with tempfile.TemporaryDirectory(prefix='egm-acpi-') as directory:
         path = pathlib.Path(directory) / 'dsdt.aml'
         path.write_bytes(dsdt)
@@ -55,7 +55,7 @@ def namespace(dsdt):
 
 
 def _value(kind, text):
-    """An object that is no package."""
+    """The value of an object that is not a package."""
     if kind == 'Integer':
         return int(text.split()[1], 16)
     if kind == 'String':

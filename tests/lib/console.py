@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The serial console of a VM, or another line to one."""
+"""The serial console of a VM, or another connection to it."""
 
 import pathlib
 import time
@@ -37,7 +37,7 @@ class Terminal:
         return self.line.before
 
     def run(self, line, seconds=LIMIT):
-        """Have a line run that the other side's init understands; give its exit status,
+        """Let the init of the other side run a line; return its exit status,
         and what it printed.
         """
         self.send(line)
@@ -46,7 +46,7 @@ class Terminal:
         return int(status), text.replace('\r', '').lstrip('\n')
 
     def boot(self):
-        """Wait until the VM takes commands, and tell how long that took."""
+        """Wait until the VM accepts commands, and print the time that it took."""
         begin = time.monotonic()
         self.expect('EGM ready')
         print(f'# boot: {self.keep.name}: {time.monotonic() - begin:.1f} s',

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Read what QEMU offers to the firmware of a virt machine (docs/specs/fw_cfg)."""
+"""Read the files that QEMU offers to the firmware of a virt machine (docs/specs/fw_cfg)."""
 
 import struct
 

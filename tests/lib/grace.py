@@ -30,7 +30,7 @@ def link(path, target):
 
 
 class Host:
-    """A host in a directory; what a case needs to be different it changes."""
+    """A host in a directory, which each case can change."""
 
     def __init__(self, root, sockets=1, gpus=1, size=447 * GIB, links=True,
                  driver='nvgrace_gpu_vfio_pci', iommufd=True, cpus=72):
@@ -95,7 +95,7 @@ class Host:
         return device
 
     def bind(self, address, driver):
-        """Give a PCI function to a driver; None: to none."""
+        """Bind a PCI function to a driver; None: unbind it."""
         device = self.root / 'sys/bus/pci/devices' / address
         (device / 'driver').unlink(missing_ok=True)
         for old in device.glob('vfio-dev/*'):
@@ -110,7 +110,7 @@ class Host:
             write(self.root / f'dev/vfio/devices/vfio{group}')
 
     def region(self, pxm, size, gpus):
-        """An EGM region; size None: the driver does not tell."""
+        """An EGM region; size None: the driver does not report it."""
         place = self.root / f'sys/devices/virtual/egm/egm{pxm}'
         write(place / 'dev', f'511:{pxm}\n')
         if size is not None:

@@ -56,7 +56,7 @@ class Machine(QEMUMachine):
         return self.cmd('human-monitor-command', command_line=line)
 
     def _saved(self, name, **arguments):
-        """What a command writes to the file that it is given."""
+        """The data that a command writes to its file."""
         path = pathlib.Path(self.temp_dir) / 'saved'
         self.cmd(name, filename=str(path), **arguments)
         return path.read_bytes()
@@ -70,7 +70,7 @@ class Machine(QEMUMachine):
         return self._saved('dumpdtb')
 
     def until(self, what, condition, seconds=LIMIT):
-        """Poll CONDITION until it gives something true, and give that."""
+        """Poll CONDITION until its value is true, and return this value."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             value = condition()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a test needs besides QEMU, made when the test asks for it.
+"""Build files that a test needs in addition to QEMU, on demand.
 
 As a dependency of the test, meson would make it beforehand, and one that
 cannot be made would keep all other tests from running. scripts/check makes
@@ -36,7 +36,7 @@ def made(build, *targets):
 
 
 def need_arm64():
-    """Skip what needs QEMU for arm64 where that was not asked for."""
+    """Skip cases that need QEMU for arm64, unless `make arm64` has built it."""
     if os.uname().machine != 'aarch64' and \
             not (BUILD / 'arm64/qemu-system-aarch64').exists():
         raise unittest.SkipTest('there is no QEMU for arm64: make arm64')

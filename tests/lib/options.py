@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Options of QEMU for machines with EGM. gpuN has EGM, everything else has not."""
+"""QEMU's options for machines with EGM. Only gpuN have EGM."""
 
 
 def ram(directory, sizes, empty=0):
@@ -80,7 +80,7 @@ def initiators(number, nodes):
 
 
 def distances(count):
-    """Some, of each of COUNT nodes to all of them."""
+    """Made-up distances from each of COUNT nodes to all of them."""
     def one(a, b):
         return 10 if a == b else 11 + (a * b + a + b) % 240
 

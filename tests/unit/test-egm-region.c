@@ -1,5 +1,5 @@
 /*
- * What the host reports about an EGM region: every variant, and garbage
+ * Reading an EGM region's attributes: all variants, and invalid data
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -17,7 +17,7 @@ typedef struct {
     char *dir;
 } Fixture;
 
-/* As the kernel has it: dev/char/MAJ:MIN is a link to the device's directory */
+/* As in the kernel's sysfs, dev/char/MAJ:MIN links to the device directory. */
 static void setup(Fixture *f, gconstpointer opaque)
 {
     g_autofree char *chars = NULL, *class = NULL, *link = NULL;
@@ -109,7 +109,7 @@ static void test_size_binary(Fixture *f, gconstpointer opaque)
     g_assert_cmphex(big->size, ==, 0);
 }
 
-/* Nothing but the class: all is unknown, nothing is wrong. */
+/* Only the class: all values are unknown, and none is wrong. */
 static void test_nothing(Fixture *f, gconstpointer opaque)
 {
     g_autoptr(EgmRegion) region = egm_region_probe(f->sysfs, DEV);
@@ -127,7 +127,7 @@ static void assert_gpus(Fixture *f, const char *expected)
     g_assert_cmpstr(gpus, ==, expected);
 }
 
-/* Links, a file with an address a line, or both; sorted */
+/* GPUs as links, in a file with one address per line, or both; sorted */
 static void test_gpus(Fixture *f, gconstpointer opaque)
 {
     write_attribute(f, "gpu_devices",
@@ -154,7 +154,7 @@ static void test_no_such_device(Fixture *f, gconstpointer opaque)
     g_assert_null(egm_region_probe("/nonexistent", DEV));
 }
 
-/* Files of a node of the host, and whether egm4 is the host's memory then */
+/* Files of a node of the host, and whether they make egm4 the host's memory */
 static void test_host_ram(Fixture *f, gconstpointer opaque)
 {
     static const struct {

@@ -1,5 +1,6 @@
 /*
- * Lists of retired pages as drivers of EGM devices report them, and garbage
+ * Lists of retired pages as drivers of EGM devices report them, and invalid
+ * data
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -7,12 +8,12 @@
 #include "qemu/osdep.h"
 #include <sys/ioctl.h>
 
-/* The driver's place is taken by the stand-in below. */
+/* The stand-in below replaces the driver. */
 static int stand_in(int fd, unsigned long request, void *arg);
 #define ioctl stand_in
 #include "../../backends/egm-retired-pages.c"
 
-/* What the file under test needs of the rest of QEMU */
+/* Replacements for the parts of QEMU that the tested file calls */
 
 bool ram_block_track_bad_ranges(RAMBlock *rb, RamReadBadRanges *read,
                                 Error **errp)
@@ -101,7 +102,7 @@ static void test_count(void)
     }
 }
 
-/* A page goes bad between two calls, or while all are asked for. */
+/* A page goes bad between two calls, or during the call for all pages. */
 static void test_growth(void)
 {
     memset(&driver, 0, sizeof(driver));
@@ -144,7 +145,7 @@ static void test_errors(void)
     assert_pages(3, 4);
 }
 
-/* Numbers that a driver cannot mean */
+/* Numbers that make no sense */
 static void test_garbage(void)
 {
     static const struct {
@@ -169,7 +170,7 @@ static void test_garbage(void)
         g_assert_cmpint(driver.calls, <=, 2);
     }
 
-    /* Room for half an entry */
+    /* Space for half an entry */
     memset(&driver, 0, sizeof(driver));
     driver.argsz = ARGSZ(1) + 8;
     driver.pages = driver.count = 1;
@@ -179,7 +180,7 @@ static void test_garbage(void)
 #define SIZE (256 * MiB)
 #define BLOCK (64 * KiB)
 
-/* Compare with @text, "first+count" in blocks for each range. */
+/* Compare with @text, which has "first+count" in blocks for each range. */
 static void assert_blocks(const EgmRetiredPage *pages, uint32_t count,
                           const char *text)
 {

@@ -1,10 +1,11 @@
 /*
- * A stand-in for sysfs and the ioctl of an EGM device, for VMs on any machine: to
- * the program that preloads this library, /dev/zero is an EGM device of 1 TiB. The
- * file that the environment variable EGM_RETIRED names has its retired pages, one
- * "offset size" a line, and is read at each call. Without the file, the ioctl
- * fails; without the variable, the driver does not know it. With EGM_GUARD in the
- * environment, the program dies when it touches a page that it was told of.
+ * A stand-in for sysfs and the ioctl of an EGM device, for VMs on any machine:
+ * to a program that preloads this library, /dev/zero is an EGM device of 1 TiB.
+ * The environment variable EGM_RETIRED names a file with its retired pages, one
+ * "offset size" per line, which is read at each call. Without the file, the
+ * ioctl fails; without the variable, the driver does not implement the ioctl.
+ * With EGM_GUARD in the environment, the program is killed if it touches a page
+ * that was reported to it.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -23,7 +24,7 @@
 
 #define RETIRED_PAGES_LIST ('E' << 8 | 100)
 
-/* Fills in as many pages as there is room for; returns how many there are. */
+/* Fills in as many pages as fit; returns the number of pages. */
 static uint32_t read_pages(FILE *file, uint64_t *pages, uint32_t room)
 {
     unsigned long long offset, size;
@@ -39,7 +40,7 @@ static uint32_t read_pages(FILE *file, uint64_t *pages, uint32_t room)
     return count;
 }
 
-/* Where the device is mapped. */
+/* Find the addresses at which the device is mapped; 0 if it is not. */
 static void find_mapping(unsigned long *base, unsigned long *top)
 {
     FILE *maps = fopen("/proc/self/maps", "r");
@@ -47,7 +48,7 @@ static void find_mapping(unsigned long *base, unsigned long *top)
     char line[4096];
 
     *base = *top = 0;
-    /* What was guarded before has split the mapping into several. */
+    /* Earlier guards have split the mapping into several. */
     while (maps && fgets(line, sizeof(line), maps)) {
         if (sscanf(line, "%lx-%lx", &low, &high) == 2 &&
             strstr(line, " /dev/zero") && (!*base || low == *top)) {
@@ -60,14 +61,14 @@ static void find_mapping(unsigned long *base, unsigned long *top)
     }
 }
 
-/* Take the rights to the pages in the mapping of the device, if it is there. */
+/* Make the pages inaccessible in the mapping of the device, if there is one. */
 static void guard_pages(const uint64_t *pages, uint32_t count)
 {
     unsigned long base, top;
 
     find_mapping(&base, &top);
     for (uint32_t i = 0; i < count; i++) {
-        /* Firmware retires blocks of 64 KiB, whatever the driver tells. */
+        /* Firmware retires 64 KiB blocks, even if the driver reports less. */
         uint64_t first = pages[2 * i] & ~65535ull;
         uint64_t end = (pages[2 * i] + pages[2 * i + 1] + 65535) & ~65535ull;
 

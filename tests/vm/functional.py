@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Run our functional test for QEMU where its runner and its assets cannot be had.
+"""Run our functional test for QEMU without QEMU's runner and downloads.
 
 The runner, pycotap, is not in Debian 12. In place of the files that the assets name, which
 are of one version of Debian's installer, the test boots those of the current one.
@@ -18,7 +18,7 @@ TOP = pathlib.Path(__file__).resolve().parents[2]
 
 
 def _runner(**_):
-    """What replaces pycotap.TAPTestRunner."""
+    """A replacement for pycotap.TAPTestRunner."""
     runner = tap.runner.TAPTestRunner()
     runner.set_stream(True)
     return runner

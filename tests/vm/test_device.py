@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What QEMU does with an EGM device, by path and by descriptor.
+"""QEMU with an EGM device, by path and by descriptor.
 
 The device is a stand-in (egm_zero.c). tests/host/ has a driver.
 """
@@ -44,13 +44,13 @@ class Base(unittest.TestCase):
             binary=str(script), environment=self.zero.environment)
 
     def starts(self, *args, **keywords):
-        """QEMU starts; give its words."""
+        """QEMU starts; return its output."""
         with self.machine(*args, **keywords) as vm:
             self.assertTrue(vm.cmd('query-memdev'))
         return vm.get_log()
 
     def refused(self, message, *args, **keywords):
-        """QEMU does not start, and says why."""
+        """QEMU does not start, and prints the reason."""
         with self.assertRaisesRegex(RuntimeError, 'did not start') as caught, \
                 self.machine(*args, **keywords):
             pass
@@ -58,15 +58,15 @@ class Base(unittest.TestCase):
 
 
 class Device(Base):
-    """What QEMU opens, and when."""
+    """How and when QEMU opens the device."""
 
     def test_starts(self):
-        """By either way, without a word."""
+        """QEMU starts without output, by path and by descriptor."""
         for path in '/dev/zero', SET:
             self.assertEqual(self.starts(*self.backend(path=path)), '')
 
     def test_properties(self):
-        """What breaks the linear mapping is found by either way."""
+        """Properties that break the linear mapping are errors in both ways."""
         for path in '/dev/zero', SET:
             for extra in 'share=off', 'readonly=on', 'offset=2M':
                 shared = '' if extra == 'share=off' else ',share=on'
@@ -75,7 +75,7 @@ class Device(Base):
                              opened='<' if extra == 'readonly=on' else None)
 
     def test_size(self):
-        """Both sizes."""
+        """If the region is too small, the error names both sizes."""
         for path in '/dev/zero', SET:
             self.refused(f"memory backend 'm0': cannot use EGM region zero, "
                          f'mem-path={path}: size=2199023255552 is larger than the '
@@ -83,7 +83,7 @@ class Device(Base):
                          *self.backend(path=path, size='2T'))
 
     def test_other_process(self):
-        """A VM has the region, by either way."""
+        """The region of another VM is in use, in both ways."""
         for path in '/dev/zero', SET:
             with self.machine(*self.backend(path=path)):
                 for other in '/dev/zero', SET:
@@ -162,7 +162,7 @@ class Device(Base):
                 vm.cmd('object-del', id='m0')
 
     def test_ordinary_descriptor(self):
-        """A descriptor of another file is that file."""
+        """A descriptor of an ordinary file is used like a file."""
         with tempfile.NamedTemporaryFile() as file:
             args = self.backend(path=SET, size='1M')
             self.assertEqual(self.starts(*args, opened=f'<> {file.name} 8<>'), '')
@@ -182,7 +182,7 @@ class Ram(Base):
                             'node,memdev=m0', *args)
 
     def test_virtio_mem(self):
-        """It has to discard memory."""
+        """It is refused, because it has to discard memory."""
         self.refused(self.NOT_DISCARDED, '-machine', 'virt', '-m', '64M,maxmem=1G',
                      *self.backend(), '-device', 'virtio-mem-pci,memdev=m0')
 

@@ -76,7 +76,7 @@ class Query(unittest.TestCase):
             '    hole 0x46400000-0x4641ffff'])
 
     def test_info(self):
-        """A paragraph for each object, whatever the length of ids."""
+        """A paragraph for each object, with ids of any length."""
         long = 'x' * 100
         with self.machine(*self.PORT, '-device',
                           f'edu,id={long},bus=pcie.0,addr=7', '-object',
@@ -91,7 +91,7 @@ class Query(unittest.TestCase):
 
     def test_gone(self):
         """A device that is gone has no address and no path."""
-        # A function that no guest can see, as there is no function 0, goes at once.
+        # Without function 0, a guest cannot see this function, so unplugging is immediate.
         with self.machine('-device', 'pcie-root-port,id=rp0,chassis=1',
                           '-device', 'x3130-upstream,id=up,bus=rp0,addr=0.1',
                           '-device', 'xio3130-downstream,id=d0,bus=up,chassis=2',
@@ -114,7 +114,7 @@ class Query(unittest.TestCase):
     @unittest.skipIf('LSAN_OPTIONS' in os.environ,
                      'the sanitizer finds leaks, and keeps what was freed')
     def test_leak(self):
-        """Thousands of queries cost no memory."""
+        """Thousands of queries do not leak memory."""
         def resident(vm):
             # Not of files, which come as they are used
             status = pathlib.Path(f'/proc/{vm.get_pid()}/status').read_text()

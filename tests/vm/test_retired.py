@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What QEMU does about retired pages, up to the device tree that it gives.
+"""QEMU with retired pages, up to the device tree for the guest.
 
 The EGM device is a stand-in (egm_zero.c). tests/guest/ boots Linux on it.
 """
@@ -36,7 +36,7 @@ def holes_of(ranges, base=RAM_BASE, size=RAM_SIZE):
 
 
 def pieces(holes, base=RAM_BASE, size=RAM_SIZE, node=0):
-    """What is left of a node's RAM, as fdt.memory() gives it."""
+    """The remaining RAM of a node, in the form of fdt.memory()."""
     edges = [base, *(min(max(edge, base), base + size) for hole in holes
                      for edge in hole), base + size]
     return [(start, end - start, node)
@@ -44,7 +44,7 @@ def pieces(holes, base=RAM_BASE, size=RAM_SIZE, node=0):
 
 
 class Retired(unittest.TestCase):
-    """QEMU without a guest: its memory is looked at from outside."""
+    """QEMU without a guest; the tests read its memory from outside."""
 
     FLASH = ('-drive', 'if=pflash,format=raw,readonly=on,file='
              f'{BUILD}/pc-bios/edk2-aarch64-code.fd')
@@ -74,14 +74,14 @@ class Retired(unittest.TestCase):
         return dumped
 
     def check(self, *ranges):
-        """The ranges make the holes that they should; give QEMU's words."""
+        """The ranges become the expected holes; return QEMU's output."""
         self.zero.retire(*ranges)
         with self.machine() as vm:
             self.assertEqual(self.device_tree(vm), pieces(holes_of(ranges)))
         return vm.get_log()
 
     def refused(self, *args):
-        """QEMU does not start; give its words."""
+        """QEMU does not start; return its output."""
         with self.assertRaisesRegex(RuntimeError, 'did not start') as caught, \
                 self.machine(*args):
             pass
@@ -98,7 +98,7 @@ class Retired(unittest.TestCase):
         self.assertIn(message, vm.get_log())
 
     def test_none(self):
-        """No retired pages: not a word, one memory node."""
+        """Without retired pages, no output and one memory node."""
         self.assertEqual(self.check(), '')
 
     def test_shapes(self):
@@ -129,7 +129,7 @@ class Retired(unittest.TestCase):
             '0x40500000-0x4050ffff and 6 more\n', text)
 
     def test_outside(self):
-        """Beyond what the VM uses: not its business, whatever the numbers."""
+        """Retired pages outside of the VM's memory are ignored, with any numbers."""
         top = 2 ** 64 - BLOCK
         self.assertEqual(self.check((RAM_SIZE, BLOCK), (top, BLOCK),
                                     (top + 1, 2 ** 64 - 1)), '')
@@ -204,7 +204,7 @@ class Retired(unittest.TestCase):
             pass
 
     def test_loader(self):
-        """What the user loads to a retired page."""
+        """Files that the user loads to a retired page."""
         with tempfile.NamedTemporaryFile() as blob:
             blob.write(bytes(BLOCK))
             blob.flush()
@@ -225,7 +225,7 @@ class Retired(unittest.TestCase):
         return ['-kernel', str(path)]
 
     def test_kernel(self):
-        """What QEMU loads for a boot without firmware."""
+        """Files that QEMU loads for a boot without firmware."""
         with tempfile.TemporaryDirectory(prefix='egm-kernel-') as directory:
             initrd = pathlib.Path(directory) / 'initrd'
             initrd.write_bytes(bytes(3 * MIB))
@@ -292,7 +292,7 @@ class Retired(unittest.TestCase):
         self.assertEqual(vm.get_log().count('guest RAM has holes'), 2, vm.get_log())
 
     def test_reset_impossible(self):
-        """Pages that a running VM cannot do without from its next boot on."""
+        """A page goes bad that the next boot needs."""
         with self.machine() as vm:
             self.zero.retire((0, 1))
             self.reset_ends(vm, "where 'dtb' has to be loaded")
@@ -302,7 +302,7 @@ class Retired(unittest.TestCase):
             self.reset_ends(vm, 'guest RAM would have 769 holes')
 
     def test_driver_forgets(self):
-        """What was told once is kept when the driver has an error."""
+        """Ranges that were reported are kept if the driver fails later."""
         self.zero.retire((4 * MIB, 1))
         with self.machine() as vm:
             self.zero.file.unlink()
@@ -335,13 +335,13 @@ class Retired(unittest.TestCase):
                                     (RAM_BASE, RAM_SIZE), (RAM_BASE - 4 * KIB, 5 * MIB),
                                     (0, RAM_BASE + RAM_SIZE)):
                     if command == 'memsave' and start < RAM_BASE:
-                        continue    # it reads what comes first
+                        continue    # it reads the pages before the bad one
                     with self.assertRaisesRegex(Exception, 'has a bad range, which must '
                                                 'not be read'):
                         vm.cmd(command, val=start, size=size, filename=str(path))
 
     def test_plugged(self):
-        """A DIMM is not left out of anything, so it is refused."""
+        """A DIMM with retired pages is refused, because QEMU cannot omit its pages."""
         # The machine has slots if the guest has ACPI.
         dimm = ['-device', 'pc-dimm,memdev=m0', *self.FLASH]
         ram = ['-m', '512M,slots=1,maxmem=2G', *self.ram()[2:4]]
@@ -370,12 +370,12 @@ class Retired(unittest.TestCase):
             pass
 
     def test_only_migratable(self):
-        """It is taken at its word."""
+        """-only-migratable refuses retired pages."""
         self.zero.retire((4 * MIB, 1))
         self.assertIn('-only-migratable does not allow', self.refused('-only-migratable'))
 
     def test_incoming(self):
-        """What was saved with all of RAM is not loaded."""
+        """A state that was saved with all of RAM is not loaded."""
         with tempfile.TemporaryDirectory(prefix='egm-state-') as directory:
             state = f'file:{directory}/state'
             with self.machine() as vm:
@@ -409,7 +409,8 @@ class Retired(unittest.TestCase):
 
     def test_reset_while_migrating(self):
         """A reset that finds another retired page cancels a migration."""
-        # Which does not come further than what is loaded, before the page
+        # With little bandwidth, the migration does not get past the loaded file, which is
+        # before the page.
         with self.machine('-device', f'loader,addr={RAM_BASE + 64 * MIB:#x},'
                           f'file={BUILD}/qemu-system-aarch64,force-raw=on') as vm:
             vm.cmd('migrate-set-parameters', **{'max-bandwidth': 4096})
@@ -451,7 +452,7 @@ class Retired(unittest.TestCase):
         vm.until('the balloon', lambda: vm.memory(used + 2, 2) == b'\1\0')
 
     def test_balloon(self):
-        """It gives back no page of the device, as it does of a file."""
+        """The balloon gives no page back to an EGM device, as it does to a file."""
         page, data = RAM_BASE + 64 * MIB, b'EGM page'
         with tempfile.NamedTemporaryFile(dir='/dev/shm') as file:
             for path, after in ((self.zero.path, data), (file.name, bytes(8))):
@@ -473,7 +474,7 @@ class Retired(unittest.TestCase):
                 'query-dirty-rate')['status'] == 'measured')
 
     def test_dump(self):
-        """A dump of guest memory goes without them."""
+        """A dump of guest memory omits them."""
         ranges = [(4 * MIB, 1), (RAM_SIZE - 1, 1)]
         self.zero.retire(*ranges)
         with self.machine() as vm:

@@ -91,7 +91,7 @@ CASES = {
         devices('pcie-pci-bridge,id=b0,bus=pcie.0,addr=4',
                 'pci-bridge,id=b1,bus=b0,addr=8,chassis_nr=9', gpu(0, 'b1', '9')) + egm(0),
         {'PCI0.S20.S40.S48': 0}),
-    # As production does it, in no particular order
+    # As in production; the order of options is arbitrary
     '2-sockets': Case(
         egm(1, 0, 1, 0) +
         devices(pxb('pxb1', 0x40), pxb('pxb0', 0x20), port('rp3', 'pxb1', '1'),
@@ -109,7 +109,7 @@ CASES = {
         sizes=(1 << 20, 0, 1536 << 10, 2 << 20, 0, 2560 << 10)),
     'base-2-mib': Case(devices(port('rp0', 'pcie.0', '2'), gpu(0, 'rp0')) + egm(1),
                        {'PCI0.S10.S00': 1}, sizes=(130, 128)),
-    # In the order of their nodes, whatever their ids and devices are
+    # In the order of their nodes, independent of ids and devices
     'generic-initiators': Case(
         one_port() + devices(port('rp1', 'pcie.0', '3'), 'edu,id=nic,bus=rp1')
         + initiator('c', 'gpu0', 4) + initiator('a', 'gpu0', 2) + initiator('d', 'gpu0', 1)
@@ -295,7 +295,7 @@ class Unplug(Base):
         qtest.write(config + at + 0x18, (0x0100 if on else 0x0700).to_bytes(2, 'little'))
 
     def bare(self, *args, **keywords):
-        """What DSDT has without our objects."""
+        """The DSDT without our objects."""
         with self.start(*without_objects(args), **keywords) as (_, qtest):
             return acpi.namespace(fw_cfg.tables(qtest)['DSDT'])
 
@@ -322,7 +322,7 @@ class Unplug(Base):
         self.assertEqual(vm.exitcode(), 0)
 
     def test_slot_power_off(self):
-        """A guest can power off the slot of a GPU, whatever unplug blockers it has, and
+        """A guest can power off the slot of a GPU, even if it has unplug blockers, and
         the device is gone. From the next reset on it is not described any more, by us or by
         the initiators. Nor is what comes into the slot then, even under the same name: it
         was never checked.
@@ -334,7 +334,7 @@ class Unplug(Base):
         self.power_off('VGA,romfile=')      # not every host has its ROM
 
     def test_bridge_unplugged(self):
-        """A bridge can be unplugged, and takes the GPU below it along."""
+        """A bridge can be unplugged, together with the GPU below it."""
         args = (*devices(port('rp0', 'pcie.0', '2'), *switch('up', 'rp0', ('d0', 0)),
                          'pci-testdev,id=gpu0,bus=d0'), *egm(0))
         bare = self.bare(*args)

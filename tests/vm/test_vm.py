@@ -32,7 +32,7 @@ NO_DEVICES = 'cirrus-vga rocker lsi53c895a megasas pvscsi vmxnet3 ne2k_pci pcnet
 
 
 class OrdinaryVM(unittest.TestCase):
-    """What `make install DESTDIR=` puts there is complete."""
+    """The files of `make install DESTDIR=` are complete."""
 
     @classmethod
     def setUpClass(cls):
@@ -106,7 +106,7 @@ class OrdinaryVM(unittest.TestCase):
         self.assertEqual(vm.get_log(), '')
 
     def test_features(self):
-        """The production build has what hosts of VMs use."""
+        """The production build has the features for hosts of VMs."""
         def output(*args):
             return process.output(self.binary, *args)
 
@@ -127,6 +127,6 @@ class OrdinaryVM(unittest.TestCase):
         self.assertIn('tcg', output('-accel', 'help'))
 
     def test_help(self):
-        """The option help tells how the object is used."""
+        """The option help describes how to use the object."""
         text = process.output(self.binary, '-object', 'acpi-egm-memory,help')
         self.assertRegex(text, r'pci-dev=<string>\s+- id or QOM path')
