@@ -6,7 +6,7 @@
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 # -p DIRECTORY, first: the patches in that directory are for another project than
-# QEMU. It has the same shape, and scripts/DIRECTORY.conf describes it.
+# QEMU. The directory has the same form, and scripts/DIRECTORY.conf describes the project.
 project=$top project_name=qemu default_build=$top/build option_p=
 if [ "${1:-}" = -p ]; then
     project=$top/$2 project_name=$2 default_build=$top/build-$2 option_p="-p $2 "
@@ -56,14 +56,14 @@ need_space() {
 }
 
 # seal DIR / sealed DIR: a list of checksums, so that a cut-off or damaged copy
-# is noticed and made anew. The unpacked tree is only ever read.
+# is noticed and replaced. The unpacked tree is only read.
 seal()   { (cd "$1" && find . -type f ! -name '.sealed*' -print0 | sort -z |
                 xargs -0 sha256sum > .sealed.new && mv .sealed.new .sealed); }
 sealed() { [ -e "$1/.sealed" ] && (cd "$1" && sha256sum --quiet -c .sealed) > /dev/null 2>&1; }
 
 # cross_sysroot ARCH: set sysroot to the root directory that programs for that machine
 # (Debian's name) are compiled with, and cross_cflags and cross_ldflags to what the
-# compiler needs for that; empty: this machine is such a one
+# compiler needs for it. sysroot is empty if this machine is of that kind
 cross_sysroot() {
     sysroot= cross_cflags=() cross_ldflags=()
     [ "$1" = arm64 ] ||
@@ -79,7 +79,7 @@ cross_sysroot() {
                    "-L$sysroot/lib/aarch64-linux-gnu")
 }
 
-# cross_compile ARCH: set cross_prefix to how the names of its tools begin, and
+# cross_compile ARCH: set cross_prefix to the prefix of its tools' names, and
 # cross_options to what QEMU's configure needs to build for that machine
 cross_compile() {
     local sysroot cross_cflags cross_ldflags
@@ -90,6 +90,6 @@ cross_compile() {
         --cross-prefix=$cross_prefix
         "--extra-cflags=${cross_cflags[*]}" "--extra-ldflags=${cross_ldflags[*]}"
     )
-    # This one it takes from the environment only.
+    # QEMU's configure reads this value only from the environment.
     export PKG_CONFIG=$sysroot/bin/pkg-config
 }

@@ -17,9 +17,10 @@ version_of() {
         sed -n "s/^  version: '\\(.*\\)',$/\\1/p" "$1/meson.build" 2> /dev/null
 }
 
-# port_of VERSION: the directory with what this base needs instead of the common
-# patches: that of the newest base that is not newer. Empty: it needs nothing. A version
-# that ends in .50 and more is on the way to the next release, which after x.2 is x+1.0.
+# port_of VERSION: the directory with the patches of this base that replace common
+# ones: the port of the newest base that is not newer. Empty: there is none. A version
+# whose last number is 50 or more is a step towards the next release; after x.2, this is
+# x+1.0.
 port_of() {
     local version=$1 parts
     IFS=. read -ra parts <<< "$1"
@@ -56,8 +57,8 @@ mails() {
     series_patches | while read -r name; do patch_of "$name"; done
 }
 
-# copies: our own files that are no links in the tree, as $port changes them, or as the
-# project's checks take regular files only
+# copies: our own files that are not links in the tree, because $port changes them, or
+# because the project's checks accept regular files only
 copies() {
     [ ! -e "$port/own-files.patch" ] || diff_paths "$port/own-files.patch"
     [ -z "${base_copies:-}" ] || series_files | grep -E "$base_copies" || true
@@ -66,13 +67,13 @@ copies() {
 # diff_paths FILE...: the files that these patches change
 diff_paths() { sed -n 's,^diff --git a/.* b/\(.*\)$,\1,p' "$@"; }
 
-# mail_id FILE: a number for its message and its changes, wherever these are
+# mail_id FILE: a checksum of its message and its changes, without line numbers
 mail_id() {
     { sed '1,3d; /^diff --git /Q' "$1"; git patch-id --verbatim < "$1" | cut -d ' ' -f 1; } |
         sha1sum | cut -c 1-12
 }
 
-# inputs: a number for the patches, and for the originals of copies
+# inputs: a checksum of the patches, and of the originals of copies
 inputs() {
     { mails; copies | sed "s,^,$project/,"; } | xargs -r cat 2> /dev/null | sha1sum
 }
@@ -94,7 +95,7 @@ in_tree() {
 author=acpi-egm-memory
 
 # saved: are all changes in $tree in patches/, too? After a run that was cut off, files
-# can be those of the next state already.
+# can already belong to the next state.
 saved() {
     in_tree diff --quiet refs/egm/saved -- && [ "$(in_tree rev-parse HEAD)" = "$(in_tree rev-parse refs/egm/saved)" ] ||
     { in_tree rev-parse -q --verify refs/egm/next > /dev/null &&
@@ -102,7 +103,8 @@ saved() {
                        <(in_tree diff --name-only refs/egm/next -- | sort))" ]; }
 }
 
-# scratch_clone TREE DIRECTORY: without a work tree but for the files that patches touch
+# scratch_clone TREE DIRECTORY: clone TREE; the work tree has only the files that patches
+# touch
 scratch_clone() {
     git clone -q --shared --no-checkout "$1" "$2"
     { git -C "$1" diff --name-only base HEAD; mails | xargs -r cat 2> /dev/null | diff_paths || true
