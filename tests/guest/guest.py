@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A Linux guest that reports what its firmware and kernel tell a driver."""
+"""A Linux guest that reports the data that a driver gets from firmware and kernel."""
 
 import base64
 import dataclasses
@@ -16,7 +16,7 @@ BAD_LOG = re.compile(r'ACPI Error|AE_|Firmware Bug|Faking a node')
 
 @dataclasses.dataclass
 class Egm:
-    """What the driver of one PCI function finds."""
+    """The data that the driver of one PCI function finds."""
     base: int
     size: int
     pxm: int
@@ -26,7 +26,7 @@ class Egm:
 
 @dataclasses.dataclass
 class Report:
-    """Everything that a guest told in one boot."""
+    """Everything that a guest reported in one boot."""
     kernel: str = ''
     page_size: int = 0
     egm: dict = dataclasses.field(default_factory=dict)     # by PCI address
@@ -38,13 +38,13 @@ class Report:
     log: list = dataclasses.field(default_factory=list)
 
     def part(self, addresses):
-        """The same of these PCI functions only."""
+        """The report, with only these PCI functions."""
         return dataclasses.replace(self, **{
             name: {address: value for address, value in getattr(self, name).items()
                    if address in addresses} for name in ('egm', 'paths', 'nodes')})
 
     def same(self, other):
-        """Whether two boots of one machine told the same."""
+        """Whether two boots of one machine reported the same."""
         return (self.egm, self.paths, self.nodes, self.srat) == \
             (other.egm, other.paths, other.nodes, other.srat)
 
@@ -54,12 +54,12 @@ class Ram:
     """RAM as a guest sees it."""
     iomem: list     # (first, last) of System RAM
     efi: list       # (first, last) in the memory map of UEFI
-    total: int      # what Linux can use, in bytes
-    free: int       # what it does not use now
+    total: int      # memory that Linux can use, in bytes
+    free: int       # memory that is not in use, in bytes
 
     @staticmethod
     def parse(lines):
-        """What the command `ram` tells."""
+        """Parse the output of the command `ram`."""
         def ranges(kind):
             return [tuple(int(x, 16) for x in match.groups()) for match in
                     (re.match(rf'{kind} (?:0x)?([0-9a-f]+)-(?:0x)?([0-9a-f]+)',
@@ -72,7 +72,7 @@ class Ram:
         return Ram(ranges('iomem'), ranges('efi'), size('Total'), size('Free'))
 
     def touches(self, block):
-        """Ranges that have part of a block."""
+        """The ranges that overlap a block."""
         return [r for r in self.iomem + self.efi
                 if r[0] < block + BLOCK and r[1] >= block]
 
@@ -123,16 +123,16 @@ def _parse(lines):
 
 
 class Commands:
-    """What the guest can be asked, over a console.Terminal."""
+    """Commands for the guest, over a console.Terminal."""
 
     def command(self, text):
-        """Run a command in the guest; give its lines."""
+        """Run a command in the guest; return its lines."""
         _, output = self.run(text)
         return [line[4:].rstrip() for line in output.splitlines()
                 if line.startswith('EGM ')]
 
     def report(self):
-        """What this boot found. Bad lines of the kernel's log are an error."""
+        """The report of this boot. Bad lines of the kernel's log are an error."""
         result = _parse(self.command('report'))
         bad = [line for line in result.log if BAD_LOG.search(line)]
         if bad:
@@ -140,7 +140,7 @@ class Commands:
         return result
 
     def tables(self):
-        """DSDT and SRAT, by name, as this boot found them."""
+        """DSDT and SRAT of this boot, by name."""
         result = {}
         for line in self.command('tables'):
             _, name, data = line.split()
@@ -153,7 +153,7 @@ class Commands:
         return Ram.parse(self.command('ram'))
 
     def page(self, node):
-        """Fill a page of NODE with the pattern; give its physical address."""
+        """Fill a page of NODE with the pattern; return its physical address."""
         line, = self.command(f'page {node}')
         return int(re.match(r'page (0x[0-9a-f]+) ', line).group(1), 16)
 
@@ -163,8 +163,8 @@ class Guest(Commands, console.Console):
 
     args: QEMU options in addition to firmware, kernel and console. append: words
     in addition to those on the kernel's command line. The console and the tables
-    are kept in `keep`. The smallest CPU that has the kernel's page size is taken,
-    for speed.
+    are kept in `keep`. The CPU is the smallest that supports the kernel's page
+    size, because it is the fastest to emulate.
     """
 
     def __init__(self, kernel, args, keep, *, uefi=True, append='', environment=None):
@@ -175,15 +175,15 @@ class Guest(Commands, console.Console):
             '-cpu', 'neoverse-n1' if kernel.endswith('16k') else 'cortex-a57',
             *(flash if uefi else []),
             '-kernel', str(initrd.with_suffix('.vmlinuz')), '-initrd', str(initrd),
-            # What Linux says of a machine that has much else to do would be
-            # amid what the tests read.
+            # Without these options, Linux' warnings about a busy machine would be amid
+            # the output that the tests read.
             '-append', 'console=ttyAMA0 quiet loglevel=1 watchdog_thresh=60 '
             'log_buf_len=4M panic=-1 efi=debug ' + append,
             *args], environment=environment), keep)
 
 
 def pattern(size):
-    """What the guest writes into a page of SIZE bytes."""
+    """The data that the guest writes into a page of SIZE bytes."""
     return b''.join((0x45474d2070616765 + i).to_bytes(8, 'little')
                     for i in range(size // 8))
 

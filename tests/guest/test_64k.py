@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The guest tests with pages of 64 KiB, as guests on Grace have them.
 
-The kernel is built for this; it knows all NUMA nodes that QEMU has.
+The kernel is built for this; it supports as many NUMA nodes as QEMU.
 """
 
 from guest import test_driver, test_guest, test_retired
@@ -15,7 +15,7 @@ class Topologies64k(test_guest.Topologies):
     kernel = KERNEL
 
     def boot_once(self, case, kernel=None):
-        """Also look at the kernel."""
+        """Boot, and check the kernel's page size as well."""
         report = super().boot_once(case, kernel)
         self.assertEqual(report.page_size, 65536)
         return report
@@ -29,13 +29,13 @@ class Topologies64k(test_guest.Topologies):
 
 
 class Retired64k(test_retired.Retired):
-    """Blocks are pages here."""
+    """With these pages, each retired block is one page."""
 
     kernel = KERNEL
     test_big_pages = None
 
 
 class Driver64k(test_driver.Driver):
-    """The host's half of the driver."""
+    """The driver of /dev/egmX in this guest."""
 
     kernel = KERNEL

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The host's half of the driver, in a guest: from our tables to /dev/egmX.
+"""The driver of /dev/egmX in a guest: it makes the devices from our tables.
 
 A guest can pass its GPUs on to guests of its own. Its kernel leaves the EGM nodes
-alone (mem=), and the stand-in for the driver finds in the _DSD where they are.
+alone (mem=), and the stand-in for the driver finds their addresses in _DSD.
 """
 
 import mmap
@@ -16,7 +16,7 @@ from lib import BUILD, MIB, RAM_BASE
 from guest.guest import Guest, pattern
 from guest.test_guest import devices, edu, egm, gpu, port, pxb, ram
 
-# Node 0 is the kernel's; GPUs 0 and 1 are of node 1, GPU 2 is of node 2.
+# Node 0 is the kernel's. GPUs 0 and 1 belong to node 1, GPU 2 belongs to node 2.
 SIZES = 512, 256, 128
 MACHINE = [
     '-machine', 'virt,gic-version=3',
@@ -42,12 +42,12 @@ class Driver(unittest.TestCase):
         shutil.rmtree(self.keep, ignore_errors=True)
 
     def guest(self, append):
-        """A guest with these words for its kernel, not yet started."""
+        """A guest with these words on its kernel's command line, not yet started."""
         return Guest(self.kernel, ram(self.tmp.name, SIZES) + MACHINE, self.keep,
                      append=append)
 
     def regions(self, guest, options=''):
-        """The devices that the driver makes: size and GPUs by name."""
+        """The devices that the driver creates: size and GPUs by name."""
         found = {}
         for line in guest.command(f'driver {options}'):
             match = re.fullmatch(r'region (egm(\d+)) size 0x([0-9a-f]+) '
@@ -58,13 +58,13 @@ class Driver(unittest.TestCase):
         return found
 
     def file(self, node):
-        """What is in the file of a node."""
+        """The contents of the file of a node."""
         with open(f'{self.tmp.name}/m{node}', 'r+b') as file:
             return mmap.mmap(file.fileno(), 0)
 
     def written(self, guest, name, length, size):
-        """What is written to a device is in the file of its node, and nothing else is:
-        to open it clears the rest.
+        """Data written to a device is in the file of its node, and the rest is clear,
+        because opening the device clears it.
         """
         with self.file(name[3:]) as memory:
             memory[size:2 * size] = os.urandom(size)
@@ -80,7 +80,7 @@ class Driver(unittest.TestCase):
             self.assertEqual(at, length)
 
     def test_devices(self):
-        """One for each domain, if the generation of the driver takes our tables."""
+        """A device for each domain, if the driver's generation accepts our tables."""
         with self.guest(ALONE) as guest:
             guest.boot()
             self.assertEqual(self.regions(guest), REGIONS)
@@ -88,8 +88,8 @@ class Driver(unittest.TestCase):
             for name, (length, _) in REGIONS.items():
                 with self.subTest(name):
                     self.written(guest, name, length, size)
-            # Without a GPU that is bound to vfio there is no region; C insists, besides,
-            # on a list of retired pages, which our tables have not.
+            # Without a GPU that is bound to vfio, there is no region. C also requires a
+            # list of retired pages, which our tables do not have.
             for driver in 'BC':
                 with self.subTest(driver):
                     self.assertEqual(self.regions(guest, f'driver={driver}'), {})

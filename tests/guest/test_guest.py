@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A real Linux guest reads what QEMU advertises.
 
-The calls are those of the real driver (see probe/); the machines below are the
-topologies that people build.
+The calls are the same as in the real driver (see tests/images/guest/probe/). The machines
+below have the topologies that users build.
 """
 
 import dataclasses
@@ -38,20 +38,20 @@ TWO_SOCKETS = devices(
     port('rp2', 'pxb1', '0'), port('rp3', 'pxb1', '1'),
     gpu(0, 'rp0'), gpu(1, 'rp1'), gpu(2, 'rp2'), gpu(3, 'rp3'))
 
-# GPUs that hang side by side: of each way to hang one, the functions that have EGM,
-# with path and node, and neighbours that have not, with the node of their host bridge.
+# GPUs at different places of one machine. For each place: the functions that have EGM,
+# with path and node, and neighbours without EGM, with the node of their host bridge.
 WAYS = {
-    # What else is below that host bridge is in the same node.
+    # Other functions below this host bridge are in the same node.
     'root_bus': ({'0000:00:03.0': (r'\_SB_.PCI0.S18_', 1)}, {'0000:00:04.0': 1}),
     'root_port_function': ({'0000:02:00.0': (r'\_SB_.PCI0.S13_.S00_', 1)},
                            {'0000:01:00.0': 1}),
-    # A host bridge without a node gets that of the object.
+    # A host bridge without a node gets the node of the object.
     'pxb': ({'0000:11:00.0': (r'\_SB_.PC10.S00_.S00_', 0)}, {'0000:12:00.0': 0}),
     'switch': ({'0000:23:00.0': (r'\_SB_.PC20.S00_.S00_.S00_.S00_', 2),
                 '0000:24:00.0': (r'\_SB_.PC20.S00_.S00_.S08_.S00_', 2)}, {}),
     'generic_initiators': ({'0000:31:00.0': (r'\_SB_.PC30.S00_.S00_', 3)}, {}),
     'socket': ({'0000:41:00.0': (r'\_SB_.PC40.S00_.S00_', 0)}, {}),
-    # UEFI finds room for the BARs of Grace's GPUs.
+    # UEFI finds enough address space for the BARs of Grace's GPUs.
     'large_window': ({'0000:51:00.0': (r'\_SB_.PC50.S00_.S00_', 0),
                       '0000:52:00.0': (r'\_SB_.PC50.S08_.S00_', 0)}, {}),
     # Host bridges without EGM, with and without a node
@@ -118,7 +118,7 @@ CASES = {
 
 
 def with_initiators(each):
-    """2 sockets and 4 GPUs with EACH nodes; options are in no order."""
+    """2 sockets and 4 GPUs with EACH nodes; the order of options is arbitrary."""
     count = 2 + 4 * each
     own = [x for g in (2, 0, 3, 1) for x in
            initiators(g, reversed(range(2 + each * g, 2 + each * (g + 1))))]
@@ -147,7 +147,7 @@ class Base(unittest.TestCase):
                      + list(extra), self.keep / name)
 
     def verify(self, case, report, guest):
-        """Exactly the GPUs have properties, these are right, and QEMU reports the same."""
+        """Only the GPUs have properties. The values are right, and QEMU reports the same."""
         self.check(case, report)
         queried = {o['pci-address']: (o['base'], o['size'], o['acpi-path'])
                    for o in guest.vm.cmd('query-acpi-egm-memory')}
@@ -156,7 +156,7 @@ class Base(unittest.TestCase):
             for address, e in report.egm.items()})
 
     def check(self, case, report):
-        """The same, of what the guest tells."""
+        """The same checks, of the guest's report."""
         expected = {}
         for address, (path, node) in case.gpus.items():
             base = RAM_BASE + sum(case.sizes[:node]) * MIB
@@ -164,7 +164,7 @@ class Base(unittest.TestCase):
                                     report.egm[address].node
                                     if address in report.egm else -1, path)
         self.assertEqual(report.egm, expected)
-        # The driver takes the NUMA node of the GPU for that of its EGM.
+        # The driver assumes that the GPU's NUMA node is the node of its EGM.
         node_of = {pxm: node for node, pxm in report.srat}
         for address, found in report.egm.items():
             self.assertEqual(report.nodes[address], found.node, address)
@@ -176,7 +176,7 @@ class Base(unittest.TestCase):
             self.assertEqual(report.srat[found.node, found.pxm],
                              [(found.base, found.size)])
             self.assertEqual(found.node, node_of[found.pxm])
-            # Linux really has that memory there: all but what it needs itself.
+            # Linux has this memory in the node, except for the part that it uses itself.
             self.assertGreater(report.memory[found.node], found.size * 0.7)
 
     def boot_once(self, case, kernel=None):
@@ -223,17 +223,17 @@ class Topologies(Base):
         self.boot_once(CASES['production'])
 
     def test_smmu_per_host_bridge(self):
-        """As with nested SMMUs."""
+        """Host bridges as with nested SMMUs."""
         self.boot_once(CASES['smmu_per_host_bridge'])
 
 
 class Lifecycle(Base):
-    """Beyond one boot of one kernel."""
+    """More than one boot, and other kernels."""
 
     def test_numbers_and_distances(self):
-        """Linux' node numbers are those of -numa, and so are the distances.
+        """Linux has the node numbers and the distances of -numa.
 
-        Its kernel knows 16 nodes: 2 sockets, 4 GPUs with 3 nodes each.
+        Its kernel supports 16 nodes: 2 sockets, 4 GPUs with 3 nodes each.
         """
         report = self.boot_once(with_initiators(3))
         self.assertEqual(report.distances, distances(14))
@@ -263,7 +263,7 @@ class Lifecycle(Base):
             first = guest.report()
             self.verify(case, first, guest)
             self.assertIn(b'PCNT', guest.tables()['DSDT'])
-            # The next boot's tables have a Device for what was plugged in.
+            # The next boot's tables have a Device for the plugged device.
             guest.vm.cmd('device_add', driver='pcie-root-port', id='late',
                          bus='pcie.0', addr='5', chassis=99)
             guest.send('reboot')
@@ -273,7 +273,7 @@ class Lifecycle(Base):
             self.assertEqual(again.egm, first.egm)
 
     def page(self, report, guest):
-        """What the guest writes at an offset of its EGM is there in the file."""
+        """Data that the guest writes to its EGM is in the file, at the same offset."""
         wanted = pattern(report.page_size)
         for found in {e.node: e for e in report.egm.values()}.values():
             address = guest.page(found.node)
@@ -284,8 +284,8 @@ class Lifecycle(Base):
                 wanted)
 
     def test_two_sockets(self):
-        """A reset while UEFI runs, a reboot, and a guest that goes on in another QEMU:
-        each boot finds the same.
+        """Each boot finds the same: after a reset while UEFI runs, after a reboot, and
+        after a migration to another QEMU.
         """
         case = CASES['two_sockets']
         state = f'file:{self.tmp.name}/state'
@@ -308,7 +308,7 @@ class Lifecycle(Base):
             guest.vm.until('the state to be restored', lambda: guest.vm.cmd(
                 'query-status')['status'] == 'running')
             self.assertTrue(guest.report().same(first))
-            # The tables are built anew for the next boot.
+            # The tables are built again for the next boot.
             guest.send('reboot')
             guest.boot()
             self.assertTrue(guest.report().same(first))

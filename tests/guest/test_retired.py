@@ -16,7 +16,7 @@ POISON = 0x7265746972656421
 
 
 def blocks(ranges, base):
-    """The blocks of guest RAM that ranges of a region are in."""
+    """The blocks of guest RAM that contain ranges of a region."""
     return sorted({base + n * BLOCK for offset, size in ranges for n in
                    range(offset // BLOCK, (offset + size - 1) // BLOCK + 1)})
 
@@ -57,19 +57,19 @@ class Retired(Base):
                        gpu(0, 'rp0')) + egm(where)
 
     def case(self, size):
-        """What the guest's tables have to say: the whole region."""
+        """The expected contents of the guest's tables: the whole region."""
         return Case([], {'0000:21:00.0': (r'\_SB_.PC20.S00_.S00_', 1)},
                     sizes=(512, size))
 
     @staticmethod
     def peek(vm, block):
-        """A block of guest memory, also one that QEMU saves to no file."""
+        """A block of guest memory, even if QEMU refuses to save it."""
         text = vm.hmp(f'xp /{BLOCK // 8}xg {block:#x}')
         return b''.join(int(word, 16).to_bytes(8, 'little') for line in
                         text.splitlines() for word in line.split()[1:])
 
     def untouched(self, guest, poisoned):
-        """The pattern is there, and nothing else."""
+        """The block has only the pattern."""
         wanted = bytearray(BLOCK)
         for offset in (0, BLOCK // 2, BLOCK - 8):
             wanted[offset:offset + 8] = POISON.to_bytes(8, 'little')
@@ -77,7 +77,7 @@ class Retired(Base):
             self.assertEqual(self.peek(guest.vm, block), bytes(wanted), hex(block))
 
     def look(self, guest, holes, poisoned=None):
-        """The guest has no RAM there, and the rest of it works."""
+        """The guest has no RAM in the holes, and the rest of RAM works."""
         seen = guest.ram()
         for block in holes:
             self.assertEqual(seen.touches(block), [], hex(block))
@@ -90,11 +90,11 @@ class Retired(Base):
         return seen
 
     def described(self, guest):
-        """How much RAM the device tree describes, in bytes."""
+        """The amount of RAM in the device tree, in bytes."""
         return sum(size for _, size, _ in fdt.memory(guest.vm.device_tree()))
 
     def boot(self, ranges, size=512, **keywords):
-        """Boot with pages retired; fill memory; give what the guest saw."""
+        """Boot with retired pages, and fill memory; return the RAM that the guest found."""
         holes = blocks(ranges, RAM_BASE + keywords.get('first', 512) * MIB)
         self.zero.retire(*ranges)
         with self.start(size, holes, **keywords) as guest:
@@ -124,7 +124,7 @@ class Retired(Base):
         self.boot(self.SHAPES, kernel='6.12-16k')
 
     def test_without_uefi(self):
-        """A kernel by device tree, which QEMU has loaded."""
+        """A kernel that QEMU loads, and that boots by device tree."""
         self.boot([(n * MIB, PAGE) for n in (1, 100, 400)], first=0,
                   uefi=False)
 
@@ -140,7 +140,7 @@ class Retired(Base):
             described = self.described(guest)
             seen = self.look(guest, blocks(ranges, RAM_BASE + 512 * MIB), ())
         self.assertEqual(described, (512 + size) * MIB - len(ranges) * BLOCK)
-        # The kernel itself and what describes memory take some of it.
+        # The kernel, and its data about memory, use some of the RAM.
         self.assertGreater(seen.total, described - 128 * MIB)
         self.assertGreater(len(seen.iomem), 700)
 

@@ -7,9 +7,9 @@ import pathlib
 TOP = pathlib.Path(__file__).resolve().parents[2]
 # The build whose QEMU is tested
 BUILD = pathlib.Path(os.environ.get('EGM_BUILD', TOP / 'build'))
-# Seconds after which something hangs, even if the machine has much else to do
+# Seconds after which a program counts as hanging, even on a busy machine
 LIMIT = 300
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
-# Where RAM of a virt machine begins
+# The address at which the RAM of a virt machine starts
 RAM_BASE = 0x40000000

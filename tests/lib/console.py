@@ -11,8 +11,8 @@ from lib import LIMIT
 
 
 class Terminal:
-    """What is typed, and what comes back; that is kept in the file `console` in
-    the directory `keep`.
+    """Input and output of a console. The output is kept in the file `console` in the
+    directory `keep`.
     """
 
     def __init__(self, keep):
@@ -20,14 +20,14 @@ class Terminal:
         self.keep.mkdir(parents=True, exist_ok=True)
 
     def attach(self, serial):
-        """Talk over a socket."""
+        """Use a socket as the console."""
         self.line = fdpexpect.fdspawn(
             serial, encoding='utf-8', codec_errors='replace',
             logfile=open(self.keep / 'console', 'w', encoding='utf-8'))
         self.send = self.line.sendline
 
     def expect(self, text, seconds=LIMIT):
-        """Wait for TEXT; give what came before it."""
+        """Wait for TEXT; return the output before it."""
         try:
             self.line.expect_exact(text, seconds)
         except (pexpect.EOF, pexpect.TIMEOUT) as error:
@@ -37,9 +37,7 @@ class Terminal:
         return self.line.before
 
     def run(self, line, seconds=LIMIT):
-        """Let the init of the other side run a line; return its exit status,
-        and what it printed.
-        """
+        """Let the init of the other side run a line; return exit status and output."""
         self.send(line)
         text = self.expect('EGM done ', seconds)
         status = self.expect('\n')
@@ -56,7 +54,7 @@ class Terminal:
 class Console(Terminal):
     """A VM's first serial port; a context manager around the VM's life.
 
-    vm: a machine.Machine that is not started. What its QEMU writes is kept in the file
+    vm: a machine.Machine that is not started. The output of its QEMU is kept in the file
     `qemu`.
     """
 

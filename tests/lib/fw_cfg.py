@@ -21,7 +21,7 @@ def _transfer(qtest, selector, length):
 
 
 def read_file(qtest, name):
-    """The content of a file. What is at the start of guest RAM is lost."""
+    """The content of a file. This overwrites the start of guest RAM."""
     count, = struct.unpack('>I', _transfer(qtest, _FILE_DIR, 4))
     directory = _transfer(qtest, _FILE_DIR, 4 + 64 * count)
     for size, selector, _, entry in struct.iter_unpack('>IHH56s', directory[4:]):
@@ -31,8 +31,8 @@ def read_file(qtest, name):
 
 
 def tables(qtest):
-    """ACPI tables as QEMU built them, by name. Pointers are not yet filled in; checksums
-    are, as the firmware does it.
+    """The ACPI tables that QEMU built, by name. Pointers are not filled in; checksums are
+    filled in, as by the firmware.
     """
     blob = read_file(qtest, 'etc/acpi/tables')
     result, at = {}, 0

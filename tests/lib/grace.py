@@ -56,7 +56,7 @@ class Host:
                 '10' if s == other else '40' for other in range(sockets)) + '\n')
             self.gpus[s] = []
             for g in range(gpus):
-                # As NVIDIA's machines: 0008:01:00.0, 0009:01:00.0, 0018:…
+                # Addresses as on NVIDIA's machines: 0008:01:00.0, 0009:01:00.0, 0018:…
                 address = f'{s:03x}{8 + g:x}:01:00.0'
                 self.gpus[s].append(address)
                 self.pci(address, s, driver, group=count)
@@ -124,7 +124,7 @@ class Host:
             link(place / address, self.root / 'sys/bus/pci/devices' / address)
 
     def virtual(self, address, count, driver):
-        """Split a GPU into virtual functions; gives their addresses."""
+        """Split a GPU into virtual functions; return their addresses."""
         device = self.root / 'sys/bus/pci/devices' / address
         found = []
         for i in range(count):
@@ -137,13 +137,13 @@ class Host:
         return found
 
     def mediated(self, address):
-        """A mediated device of a GPU that the host's driver keeps; gives its UUID."""
+        """Add a mediated device of a GPU that stays with the host's driver; return its UUID."""
         name = '5a1c1a6e-95e0-4c4e-8d0e-0a4f7b1f2c55'
         (self.root / 'sys/bus/pci/devices' / address / name).mkdir()
         return name
 
     def interface(self, name, device=None, bridge=False):
-        """A network interface; device: the PCI address that has it"""
+        """A network interface; device: the PCI address of its device"""
         place = self.root / 'sys/class/net' / name
         (place / 'bridge' if bridge else place).mkdir(parents=True)
         if device:
@@ -156,7 +156,7 @@ class Host:
             path.write_bytes(data)
 
     def user(self, name, pid=4711, command='qemu-system-aar', flags='02100002'):
-        """A process that has a device open; flags: of its descriptor, octal"""
+        """A process that has a device open; flags: flags of its descriptor, octal"""
         write(self.root / f'proc/{pid}/comm', command + '\n')
         write(self.root / f'proc/{pid}/maps')
         write(self.root / f'proc/{pid}/fdinfo/12', f'pos:\t0\nflags:\t{flags}\n')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""QEMU's own class for a VM, of the tree of the build, with what our tests need."""
+"""QEMU's own class for a VM, from the tree of the build, with additions for our tests."""
 
 import contextlib
 import pathlib
@@ -32,7 +32,7 @@ class Machine(QEMUMachine):
                          wrapper=['env', *variables] if environment else ())
 
     def __enter__(self):
-        # What waits for a QEMU that hangs waits for its end.
+        # If QEMU hangs, launch() would wait endlessly.
         watchdog = threading.Timer(LIMIT, lambda: self._popen.kill())
         watchdog.start()
         try:
@@ -45,14 +45,14 @@ class Machine(QEMUMachine):
         return self
 
     def __exit__(self, *exc):
-        # It may have ended by itself.
+        # QEMU may have ended by itself.
         with contextlib.suppress(AbnormalShutdown):
             self.shutdown(timeout=LIMIT)
         if any(exc):
             print(*(f'# QEMU: {line}' for line in self.get_log().splitlines()), sep='\n')
 
     def hmp(self, line):
-        """Run a command of the human monitor and give what it prints."""
+        """Run a command of the human monitor; return its output."""
         return self.cmd('human-monitor-command', command_line=line)
 
     def _saved(self, name, **arguments):
@@ -66,7 +66,7 @@ class Machine(QEMUMachine):
         return self._saved('pmemsave', val=address, size=size)
 
     def device_tree(self):
-        """The device tree that QEMU has made."""
+        """The device tree that QEMU has built."""
         return self._saved('dumpdtb')
 
     def until(self, what, condition, seconds=LIMIT):

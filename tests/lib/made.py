@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Build files that a test needs in addition to QEMU, on demand.
 
-As a dependency of the test, meson would make it beforehand, and one that
-cannot be made would keep all other tests from running. scripts/check makes
-beforehand what it can.
+If these files were dependencies of the test, meson would build them before all tests,
+and one failed build would keep all tests from running. scripts/check builds as many of
+them as possible before the tests.
 """
 
 import fcntl
@@ -19,9 +19,9 @@ from lib import BUILD
 
 @functools.lru_cache(maxsize=None)
 def made(build, *targets):
-    """Have ninja make TARGETS; give the path of the first.
+    """Let ninja build TARGETS; return the path of the first.
 
-    Raises SkipTest if a package that they are made of is not on the mirror any more.
+    Raises SkipTest if the mirror no longer has a package that they are built from.
     """
     with open(pathlib.Path(build) / '.egm-made', 'w', encoding='ascii') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)    # one ninja at a time

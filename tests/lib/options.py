@@ -52,7 +52,7 @@ def pxb(name, number, node=None):
 
 
 def gpu(number, bus, where='0'):
-    """Stands in for a GPU: an endpoint without I/O space."""
+    """A stand-in for a GPU: an endpoint without I/O space."""
     return f'edu,id=gpu{number},bus={bus},addr={where}'
 
 
@@ -62,7 +62,7 @@ def nic(bus, where='0'):
 
 
 def edu(bus, where='0'):
-    """Another neighbour."""
+    """Another kind of neighbour."""
     return f'edu,bus={bus},addr={where}'
 
 
@@ -88,6 +88,6 @@ def distances(count):
 
 
 def distance(distances_):
-    """-numa dist for these, which are the same in both directions."""
+    """-numa dist for these distances, which are the same in both directions."""
     return [x for a, row in distances_.items() for b in range(a + 1, len(row))
             for x in ('-numa', f'dist,src={a},dst={b},val={row[b]}')]

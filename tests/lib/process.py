@@ -5,10 +5,10 @@ import subprocess
 
 
 def output(*command, **keywords):
-    """Run a program; give what it writes to stdout.
+    """Run a program; return its output on stdout.
 
-    keywords: those of subprocess.run()
-    Raises RuntimeError with everything that it has written if it fails.
+    keywords: the same as for subprocess.run()
+    Raises RuntimeError with all output if the program fails.
     """
     run = subprocess.run([str(word) for word in command], check=False, text=True,
                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, **keywords)

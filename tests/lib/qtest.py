@@ -11,21 +11,21 @@ class Qtest:
         self.protocol = protocol
 
     def command(self, text):
-        """Run a command; give its answer."""
+        """Run a command; return its answer."""
         answer = self.protocol.cmd(text)
         if not answer.startswith('OK'):
             raise AssertionError(f'{text}: {answer}')
         return answer
 
     def read(self, address, length):
-        """Bytes of memory or of a device."""
+        """Read bytes of memory or of a device."""
         return bytes.fromhex(
             self.command(f'read {address:#x} {length:#x}').split()[1][2:])
 
     def write(self, address, data):
-        """Bytes to memory or to a device."""
+        """Write bytes to memory or to a device."""
         self.command(f'write {address:#x} {len(data):#x} 0x{data.hex()}')
 
     def writel(self, address, value):
-        """A register of 32 bits."""
+        """Read a register of 32 bits."""
         self.write(address, struct.pack('<I', value))

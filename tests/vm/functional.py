@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Run our functional test for QEMU without QEMU's runner and downloads.
 
-The runner, pycotap, is not in Debian 12. In place of the files that the assets name, which
-are of one version of Debian's installer, the test boots those of the current one.
+The runner, pycotap, is not in Debian 12. The assets are files of one version of Debian's
+installer. The test boots the files of the current version instead.
 """
 
 import os

@@ -34,7 +34,7 @@ class Base(unittest.TestCase):
                 f'size={size},{extra}']
 
     def machine(self, *args, opened=None):
-        """A VM without RAM but that of backends; `opened` is how fd set 7 opens it."""
+        """A VM whose only RAM is its backends; opened: how the file of fd set 7 is opened."""
         script = pathlib.Path(self.zero.directory.name) / 'qemu'
         script.write_text(f'#!/bin/sh\nexec {BUILD}/qemu-system-aarch64 "$@" '
                           f'9{opened or "<>"} /dev/zero\n')
@@ -97,14 +97,14 @@ class Device(Base):
                          *self.backend(path=path), *self.backend('m1', other))
 
     def test_other_files(self):
-        """A process that has no lock, but the device open and mapped."""
+        """A process without a lock that has the device open and mapped does not matter."""
         with open('/dev/zero', 'r+b', buffering=0) as file, \
                 mmap.mmap(file.fileno(), MIB):
             self.assertEqual(self.starts(*self.backend()), '')
 
     @unittest.skipIf(os.getuid() or not os.path.exists('/dev/fuse'), 'needs root and FUSE')
     def test_dead_server(self):
-        """A process of the same user has mapped a file of a server that is gone."""
+        """QEMU starts although a process has mapped a file of a FUSE server that is gone."""
         nobody, libc = 65534, ctypes.CDLL(None, use_errno=True)
         mapper = ('import mmap, signal, sys; file = open(sys.argv[1], "r+b"); '
                   'area = mmap.mmap(file.fileno(), 0); file.close(); print(flush=True); '
@@ -114,7 +114,7 @@ class Device(Base):
             server.mkdir()
             file = server / 'file'
             file.write_bytes(bytes(4096))
-            # Copies, as the checkout can be root's alone
+            # Copies, because the checkout may be accessible only to root
             program = shutil.copy(BUILD / 'qemu-system-aarch64', directory)
             preload = shutil.copy(self.zero.environment['LD_PRELOAD'], directory)
             for path in pathlib.Path(directory), server, file:
@@ -122,7 +122,7 @@ class Device(Base):
             process = subprocess.Popen([sys.executable, '-c', mapper, file],
                                        user=nobody, stdout=subprocess.PIPE)
             process.stdout.readline()
-            # Nothing reads requests from this file, so a look at the path never ends.
+            # No process reads requests from this file, so an access to the path never ends.
             fuse = os.open('/dev/fuse', os.O_RDWR)
             try:
                 options = f'fd={fuse},rootmode=40000,user_id=0,group_id=0,allow_other'
@@ -143,17 +143,17 @@ class Device(Base):
                 process.communicate()
 
     def test_unknown_ioctl(self):
-        """The list of retired pages does not decide whether a VM starts."""
+        """A driver without the list of retired pages: QEMU warns, and starts."""
         del self.zero.environment['EGM_RETIRED']
         self.assertIn("warning: memory backend 'm0': cannot read the list of retired "
                       'pages: Invalid argument\n', self.starts(*self.backend()))
 
     def test_object_del(self):
-        """A backend that was deleted gives the region back at once."""
+        """When a backend has been deleted, its region can be used at once."""
         add = {'qom-type': 'memory-backend-file', 'id': 'm0', 'size': 64 * MIB,
                'share': True}
         with self.machine() as vm:
-            # The fd set keeps its file open, and so locked.
+            # The fd set keeps its file open, and therefore locked.
             for path in ['/dev/zero'] * 5 + [SET] * 5:
                 vm.cmd('object-add', **add, **{'mem-path': path})
                 with self.assertRaisesRegex(Exception, IN_USE):
@@ -182,12 +182,12 @@ class Ram(Base):
                             'node,memdev=m0', *args)
 
     def test_virtio_mem(self):
-        """It is refused, because it has to discard memory."""
+        """virtio-mem is refused, because it has to discard memory."""
         self.refused(self.NOT_DISCARDED, '-machine', 'virt', '-m', '64M,maxmem=1G',
                      *self.backend(), '-device', 'virtio-mem-pci,memdev=m0')
 
     def test_postcopy(self):
-        """The destination would have to discard memory; the source goes on."""
+        """The destination would have to discard memory, and ends; the source continues."""
         postcopy = [{'capability': 'postcopy-ram', 'state': True}]
         with tempfile.TemporaryDirectory(dir='/dev/shm') as directory:
             uri = f'unix:{directory}/socket'
@@ -204,7 +204,7 @@ class Ram(Base):
         self.assertIn(self.NOT_DISCARDED, target.get_log())
 
     def test_cpr(self):
-        """New QEMU could not map the region."""
+        """CPR is blocked, because the new QEMU could not map the region."""
         with self.vm(machine_args=',aux-ram-share=on') as vm:
             modes = [m['name'] for schema in vm.cmd('query-qmp-schema')
                      for m in schema.get('members', ())
@@ -212,7 +212,7 @@ class Ram(Base):
                      and m['name'].startswith('cpr-') and m['name'] != 'cpr-reboot']
             self.assertIn('cpr-transfer', modes)
             for mode in modes:
-                # QEMU 11 asks for a command before it looks at memory.
+                # QEMU 11 requires a command before it checks the memory.
                 command = {'cpr-exec-command': ['/nowhere']} if mode == 'cpr-exec' else {}
                 vm.cmd('migrate-set-parameters', mode=mode, **command)
                 with self.assertRaisesRegex(Exception, 'm0 is not compatible with CPR: it '

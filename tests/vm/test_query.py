@@ -40,13 +40,13 @@ class Query(unittest.TestCase):
         return vm.hmp('info egm').splitlines()
 
     def test_none(self):
-        """A machine without objects: an empty list, one line."""
+        """A machine without objects: an empty list, and one line in the monitor."""
         with self.machine() as vm:
             self.assertEqual(vm.cmd('query-acpi-egm-memory'), [])
             self.assertEqual(self.info(vm), ['No acpi-egm-memory objects'])
 
     def test_files(self):
-        """Sorted by id; the address behind a bridge is not known yet."""
+        """Objects are sorted by id; the address behind a bridge is not known yet."""
         with self.machine(*self.PORT, *self.ROOT) as vm:
             common = {'base': RAM_BASE, 'size': 128 * MIB, 'holes': []}
             self.assertEqual(vm.cmd('query-acpi-egm-memory'), [
@@ -55,14 +55,14 @@ class Query(unittest.TestCase):
                 {'id': 'egm0', 'acpi-path': r'\_SB.PC20.S00.S00', **common}])
 
     def test_device(self):
-        """The region of the host, and holes."""
+        """The replies have the region of the host, and holes."""
         with standin.Zero() as zero:
             zero.retire((4 * MIB, 1), (100 * MIB, 128 << 10))
             with self.machine(*self.PORT, path=zero.path,
                               environment=zero.environment) as vm:
                 found, = vm.cmd('query-acpi-egm-memory')
                 lines = self.info(vm)
-        # Where there is no sysfs, only the number is known.
+        # Without sysfs, QEMU knows only the number of the device.
         name = found['region']['name']
         self.assertIn(name, ('zero', '1:5'))
         self.assertEqual(found['region'], {'name': name, 'size': 1 << 40})
@@ -105,18 +105,18 @@ class Query(unittest.TestCase):
         self.assertEqual(lines[1], '    guest -, host -, ACPI -')
 
     def test_schema(self):
-        """Programs can rely on it."""
+        """The command is not marked as unstable."""
         with self.machine() as vm:
             schema = vm.cmd('query-qmp-schema')
         command, = (e for e in schema if e['name'] == 'query-acpi-egm-memory')
         self.assertNotIn('features', command)
 
     @unittest.skipIf('LSAN_OPTIONS' in os.environ,
-                     'the sanitizer finds leaks, and keeps what was freed')
+                     'the sanitizer finds leaks, and keeps freed memory')
     def test_leak(self):
         """Thousands of queries do not leak memory."""
         def resident(vm):
-            # Not of files, which come as they are used
+            # Without pages of files, which are added as they are used
             status = pathlib.Path(f'/proc/{vm.get_pid()}/status').read_text()
             return int(re.search(r'(?m)^RssAnon:\s*(\d+) kB', status)[1]) << 10
 
@@ -127,5 +127,5 @@ class Query(unittest.TestCase):
                 return resident(vm)
 
             before = query(500)
-            # The smallest string takes 32 bytes: one that leaks would be 156 KiB.
+            # The smallest string takes 32 bytes: one leak per query would be 156 KiB.
             self.assertLess(query(5000) - before, 100 << 10)

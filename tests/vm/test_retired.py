@@ -54,7 +54,7 @@ class Retired(unittest.TestCase):
         self.enterContext(self.zero)
 
     def machine(self, *args, ram=None):
-        """A VM with one node on the device, unless RAM says otherwise."""
+        """A VM with one node on the device, or with the nodes of RAM."""
         return machine.Machine(
             ['-machine', 'virt,gic-version=3', '-cpu', 'cortex-a57', '-accel', 'qtest',
              *(ram or self.ram()), *args],
@@ -68,7 +68,7 @@ class Retired(unittest.TestCase):
                 '-numa', f'node,nodeid={node},memdev=m{node}']
 
     def device_tree(self, vm):
-        """RAM in the device tree, which is in two places."""
+        """RAM in the device tree; both copies of the tree must have the same."""
         dumped = fdt.memory(vm.device_tree())
         self.assertEqual(fdt.memory(vm.memory(RAM_BASE, MIB)), dumped)
         return dumped
@@ -88,8 +88,8 @@ class Retired(unittest.TestCase):
         return str(caught.exception)
 
     def reset_ends(self, vm, message):
-        """A reset that cannot be done ends QEMU, without an event of a reset."""
-        with contextlib.suppress(Exception):    # the connection can be gone at once
+        """An impossible reset ends QEMU, without an event of a reset."""
+        with contextlib.suppress(Exception):    # QEMU may close the connection at once
             vm.cmd('system_reset')
         vm.until('the end', lambda: not vm.is_running())
         self.assertNotIn('RESET', [event['event'] for event in vm.get_qmp_events()])
@@ -120,7 +120,7 @@ class Retired(unittest.TestCase):
                 self.assertEqual(text.count('warning'), 1, text)
 
     def test_warning(self):
-        """How much and where, shortened."""
+        """The warning has the size of all holes, and the addresses of the first four."""
         text = self.check(*((n * MIB, 1) for n in range(2, 12)))
         self.assertIn(
             'warning: guest RAM has holes of 640 KiB because of bad ranges: '
@@ -165,7 +165,7 @@ class Retired(unittest.TestCase):
                              pieces(holes_of([(MIB, 1)]), node=None))
 
     def test_nodes_by_qemu(self):
-        """QEMU makes a node of its own, whose RAM is the machine's backend."""
+        """QEMU adds a node itself, whose RAM is the machine's backend."""
         self.zero.retire((MIB, 1))
         for more in (['-m', '512M,maxmem=2G'], ['-m', '512M,slots=2,maxmem=2G']):
             ram = [*more, *self.ram()[2:4], '-machine', 'memory-backend=m0']
@@ -174,7 +174,7 @@ class Retired(unittest.TestCase):
                                  pieces(holes_of([(MIB, 1)])))
 
     def test_limit(self):
-        """As many holes as a guest can have, and one more."""
+        """The maximum number of holes, and one hole more."""
         ranges = [(n * 4 * BLOCK, 1) for n in range(8, 8 + LIMIT)]
         self.check(*ranges)
         self.zero.retire(*ranges, (RAM_SIZE - 1, 1))
@@ -182,17 +182,17 @@ class Retired(unittest.TestCase):
                       'can have at most 768', self.refused())
 
     def test_full_list(self):
-        """As many as the driver reports: 65536 entries of 4 KiB."""
+        """The longest list of a driver: 65536 entries of 4 KiB."""
         self.check(*((64 * MIB + n * 4 * KIB, 4 * KIB) for n in range(65536)))
 
     def test_device_tree(self):
-        """A page where the device tree has to be."""
+        """A retired page at the address of the device tree is an error."""
         self.zero.retire((8 * KIB, 4 * KIB))
         self.assertIn("guest RAM has a hole at 0x40000000, where 'dtb' "
                       'has to be loaded', self.refused())
 
     def test_firmware(self):
-        """UEFI needs the start of RAM in one piece."""
+        """A hole in the first 128 MiB is an error with UEFI, which needs them in one piece."""
         self.zero.retire((128 * MIB - 1, 1))
         self.assertIn(f'hole at {RAM_BASE + 128 * MIB - BLOCK:#x}, but '
                       'the firmware needs the first 128 MiB in one piece',
@@ -204,7 +204,7 @@ class Retired(unittest.TestCase):
             pass
 
     def test_loader(self):
-        """Files that the user loads to a retired page."""
+        """A file that the user loads to a retired page is an error."""
         with tempfile.NamedTemporaryFile() as blob:
             blob.write(bytes(BLOCK))
             blob.flush()
@@ -218,14 +218,14 @@ class Retired(unittest.TestCase):
 
     @staticmethod
     def kernel(directory, memory=4 * MIB):
-        """An image of 1 MiB that says it needs so much memory."""
+        """An image of 1 MiB whose header asks for MEMORY bytes."""
         path = pathlib.Path(directory) / 'kernel'
         path.write_bytes(struct.pack('<2I3Q', 0, 0, 0, memory, 0) + bytes(24)
                          + b'ARM\x64' + bytes(MIB))
         return ['-kernel', str(path)]
 
     def test_kernel(self):
-        """Files that QEMU loads for a boot without firmware."""
+        """Without firmware, files that QEMU would load to a retired page are errors."""
         with tempfile.TemporaryDirectory(prefix='egm-kernel-') as directory:
             initrd = pathlib.Path(directory) / 'initrd'
             initrd.write_bytes(bytes(3 * MIB))
@@ -248,7 +248,7 @@ class Retired(unittest.TestCase):
                                  pieces(holes_of(ranges)))
 
     def test_kernel_grows(self):
-        """The memory that a kernel clears is checked at reset, too."""
+        """The memory that a kernel clears is checked at reset as well."""
         with tempfile.TemporaryDirectory(prefix='egm-kernel-') as directory, \
                 self.machine(*self.kernel(directory, 8 * MIB)) as vm:
             self.zero.retire((6 * MIB, 1))
@@ -256,13 +256,13 @@ class Retired(unittest.TestCase):
                             'to be loaded')
 
     def test_device_tree_file(self):
-        """A file of the user's has room for all holes, also at reset."""
+        """A device tree of the user has space for all holes, also for those of a reset."""
         ranges = [(n * 4 * BLOCK, 1) for n in range(16, 16 + LIMIT)]
         with tempfile.TemporaryDirectory(prefix='egm-dtb-') as directory:
             path = f'{directory}/dtb'
             with self.machine() as vm:
                 data = vm.device_tree()
-            # Without the free space, as dtc would write it
+            # Without free space, like the output of dtc
             used, = struct.unpack_from('>I', data, 8)
             strings = struct.unpack_from('>I', data, 12)[0]
             size = max(used + struct.unpack_from('>I', data, 36)[0],
@@ -278,14 +278,14 @@ class Retired(unittest.TestCase):
                                  pieces(holes_of(ranges)))
 
     def test_reset(self):
-        """Pages that go bad at run time are gone after the next reset."""
+        """Pages that go bad at run time are holes after the next reset."""
         first, second = (4 * MIB, 1), (8 * MIB, 1)
         self.zero.retire(first)
         with self.machine() as vm:
             before = self.device_tree(vm)
             self.zero.retire(first, second)
             self.assertEqual(self.device_tree(vm), before)
-            for _ in range(20):     # each makes the blob no larger
+            for _ in range(20):     # resets do not make the blob larger
                 vm.cmd('system_reset')
                 vm.until('reset', lambda: self.device_tree(vm) == pieces(
                     holes_of([first, second])))
@@ -314,7 +314,7 @@ class Retired(unittest.TestCase):
                       'pages: Input/output error', vm.get_log())
 
     def test_migration(self):
-        """It would read the pages, also those that went bad since the last reset."""
+        """Migration is refused, also for pages that went bad after the last reset."""
         with self.machine() as vm:
             self.zero.retire((4 * MIB, 1))
             with self.assertRaisesRegex(Exception, "RAM block 'm0' has bad ranges"):
@@ -360,7 +360,7 @@ class Retired(unittest.TestCase):
                                     'mem-path': self.zero.path})
 
     def test_other_machine(self):
-        """A machine that cannot leave them out of its RAM."""
+        """A machine that does not support holes refuses retired pages."""
         self.zero.retire((4 * MIB, 1))
         with self.assertRaisesRegex(RuntimeError, "memory backend 'm0': the memory has "
                                     "bad ranges, and machine 'none' cannot leave them "
@@ -466,7 +466,7 @@ class Retired(unittest.TestCase):
                                  int(path == self.zero.path), vm.get_log())
 
     def test_dirty_rate(self):
-        """Statistics by samples of RAM."""
+        """calc-dirty-rate, which samples RAM, does not read them."""
         with self.machine() as vm:
             self.zero.retire((4 * MIB, 64 * MIB), (128 * MIB, 256 * MIB))
             vm.cmd('calc-dirty-rate', **{'calc-time': 1, 'sample-pages': 4096})
@@ -493,14 +493,14 @@ class Retired(unittest.TestCase):
         self.assertEqual(sorted(found), pieces(holes_of(ranges)))
 
     def test_one_descriptor(self):
-        """The device is opened once: drivers let only the first descriptor work."""
+        """QEMU opens the device once, because only the first descriptor works."""
         with self.machine() as vm:
             fds = [os.readlink(fd) for fd in
                    pathlib.Path(f'/proc/{vm.get_pid()}/fd').iterdir()]
         self.assertEqual(fds.count(self.zero.path), 1, fds)
 
     def test_size(self):
-        """Drivers may map what follows a region."""
+        """The size is checked, because drivers may map memory after a region."""
         with self.assertRaisesRegex(RuntimeError, 'size=2199023255552 is larger than '
                                     'the region of 1099511627776 bytes'), \
                 self.machine(ram=self.ram(size=2 << 40)):
