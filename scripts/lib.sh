@@ -1,5 +1,4 @@
-# Shared by the shell scripts of this directory: where things live, and how
-# messages look.
+# Shared by the shell scripts of this directory: paths, and the form of messages.
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
@@ -18,7 +17,7 @@ cache=${EGM_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/acpi-egm-memory}
 say()  { printf '== %s\n' "$*"; }
 warn() { printf 'warning: %s\n' "$*" >&2; }
 
-# die MESSAGE [HINT...]: one line that says what is wrong, the rest what to do.
+# die MESSAGE [HINT...]: the first line names the problem, the others the remedy.
 die_status=1
 die() {
     printf 'error: %s\n' "$1" >&2
@@ -45,7 +44,7 @@ link_firmware() {
     done
 }
 
-# need_space DIR MIB WHAT: fail before a half-written tree fills the disk.
+# need_space DIR MIB WHAT: fail before an incomplete tree fills the disk.
 need_space() {
     local free
     mkdir -p "$1" || die "cannot create $1"

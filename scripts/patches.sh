@@ -17,8 +17,8 @@ version_of() {
         sed -n "s/^  version: '\\(.*\\)',$/\\1/p" "$1/meson.build" 2> /dev/null
 }
 
-# port_of VERSION: the directory with the patches of this base that replace common
-# ones: the port of the newest base that is not newer. Empty: there is none. A version
+# port_of VERSION: the directory with the patches of this base that replace common ones,
+# or nothing. It is the port of the newest base that is not newer than VERSION. A version
 # whose last number is 50 or more is a step towards the next release; after x.2, this is
 # x+1.0.
 port_of() {
@@ -38,7 +38,7 @@ port_of() {
 
 # series_patches [LAYER]: all, or those of a layer
 series_patches() { sed -n "s,^\\(${1:-[^#[:space:]]*}/[^[:space:]]*\\)\$,\\1,p" "$series"; }
-# series_layers: what is sent, in order
+# series_layers: the layers that are sent to the project, in order
 series_layers()  { series_patches | xargs -r dirname | uniq | grep -vx local; }
 series_files()   { sed -n 's/^[[:space:]]\{1,\}\([^#[:space:]]\{1,\}\)$/\1/p' "$series"; }
 # series_files_of PATCH: the new files that travel with it
@@ -94,8 +94,8 @@ in_tree() {
 }
 author=acpi-egm-memory
 
-# saved: are all changes in $tree in patches/, too? After a run that was cut off, files
-# can already belong to the next state.
+# saved: are all changes of $tree also in patches/? After an interrupted run, files can
+# already belong to the next state.
 saved() {
     in_tree diff --quiet refs/egm/saved -- && [ "$(in_tree rev-parse HEAD)" = "$(in_tree rev-parse refs/egm/saved)" ] ||
     { in_tree rev-parse -q --verify refs/egm/next > /dev/null &&

@@ -139,7 +139,7 @@ class Patches(checkout.Series):
         self.assert_fails(['scripts/tree', str(self.dir / 'tree')], 'has changes')
 
     def test_pull(self):
-        """If patches/ changed meanwhile, nothing is lost, and the advice works."""
+        """If patches/ has changed in the meantime, nothing is lost, and the advice works."""
         self.base('9.9.0')
         self.make()
         for edit in 'a_patched', 'b_patched':
@@ -205,7 +205,7 @@ class Patches(checkout.Series):
         file = self.tree / FILE
         self.stand_in(mktemp=f'#!/bin/sh\nsed -i s/b_patched/b_edited/ {file}\n'
                       'exec /usr/bin/mktemp "$@"\n')
-        self.assert_fails(['scripts/tree', str(base)], 'was changed meanwhile')
+        self.assert_fails(['scripts/tree', str(base)], 'was changed in the meantime')
         self.assertIn('b_edited', file.read_text())
 
     def test_configuration(self):

@@ -61,7 +61,7 @@ class Retired(unittest.TestCase):
             environment={**self.zero.environment, 'EGM_GUARD': 'yes'})
 
     def ram(self, node=0, size=RAM_SIZE):
-        """Options for a node on the device; it must be the last."""
+        """Options for a node on the device, which must be the last node."""
         return ['-m', f'{size * (node + 1) // MIB}', '-object',
                 f'memory-backend-file,id=m{node},mem-path={self.zero.path},'
                 f'size={size},share=on,prealloc=on',

@@ -32,7 +32,7 @@ class Case:
     option: str = ''            # of the machine, given if this QEMU has it
     needs: tuple = ()           # type, None: the machine; property
     initiators: tuple = ()      # proximity domains in the order of SRAT
-    name: str = ''              # a name that DSDT must have besides
+    name: str = ''              # another name that DSDT must have
     distances: dict = dataclasses.field(default_factory=dict)
 
 
@@ -99,7 +99,7 @@ CASES = {
                 gpu(0, 'rp3'), gpu(3, 'rp0'), gpu(1, 'rp1'), gpu(2, 'rp2')),
         {'PC20.S00.S00': 0, 'PC20.S08.S00': 0, 'PC40.S00.S00': 1, 'PC40.S08.S00': 1},
         sizes=(128, 256)),
-    # Nodes without memory in between, and the biggest DIMMs one can buy
+    # Nodes without memory between others, and sizes of the largest DIMMs on sale
     '4-sockets': Case(
         devices(port('rp0', 'pcie.0', '1'), gpu(0, 'rp0'),
                 pxb('pxb1', 64), port('rp1', 'pxb1', '2'), gpu(1, 'rp1'),
@@ -130,7 +130,7 @@ CASES = {
                 gpu(0, 'crp'), pxb('pxb', 32), port('rp0', 'pxb'), gpu(1, 'rp0'),
                 port('rp1', 'pcie.0', '5'), gpu(2, 'rp1')) + egm(0, 0, 0),
         {'PCI0.S28.S00': 0, 'PC10.S00.S00': 0, 'PC20.S00.S00': 0}, option='cxl'),
-    # It comes with the Generic Event Device, and that with firmware.
+    # This needs the Generic Event Device, which only machines with firmware have.
     'acpi-pci-hotplug': Case(
         ['-global', 'acpi-ged.acpi-pci-hotplug-with-bridge-support=on',
          '-bios', 'edk2-aarch64-code.fd'] +
@@ -194,9 +194,9 @@ class Base(unittest.TestCase):
 
 
     def check_dsdt(self, dsdt, gpus, bare):
-        """Base, size and proximity domain of each GPU by its path, the Devices on the way to
-        them, the node of their host bridges, and else only what the machine without our
-        objects has.
+        """DSDT has base, size and proximity domain of each GPU by its path, the Devices on
+        the way to the GPUs, the node of their host bridges, and no other objects than the
+        machine without EGM.
         """
         found = acpi.egm_devices(dsdt)
         self.assertEqual({d.path: (d.base, d.size, d.pxm) for d in found},
@@ -215,7 +215,7 @@ class Base(unittest.TestCase):
         self.assertEqual(set(acpi.namespace(dsdt)) - set(bare), needed - set(bare))
 
     def check_srat(self, table, memory, initiators_):
-        """Memory that is there, and the proximity domains of initiators, in this order."""
+        """SRAT has this memory, and initiators with these proximity domains, in this order."""
         found = srat.read(table)
         self.assertEqual(found.damage, '')
         self.assertEqual([(a.base, a.size, a.pxm) for a in found.affinities
@@ -235,7 +235,7 @@ class Tables(Base):
                           empty=case.empty, kind=kind)
 
     def check_case(self, case):
-        """The tables of one machine say what is expected, and nothing else about EGM."""
+        """The tables of one machine have the expected data, and no other data about EGM."""
         if case.needs and not self.has(*case.needs):
             self.skipTest('this QEMU does not have it')
         with self.start_case(case, case.args) as (vm, qtest):
@@ -283,10 +283,10 @@ for _name, _case in CASES.items():
 
 
 class Unplug(Base):
-    """Devices that go while QEMU runs."""
+    """Devices that disappear while QEMU runs."""
 
     def slot_power(self, qtest, on):
-        """The port at 00:02.0: power controller and power indicator in Slot Control."""
+        """Switch the slot of the port at 00:02.0 on or off, by its Slot Control register."""
         config = ECAM_BASE + (2 << 15)
         at = qtest.read(config + 0x34, 1)[0]
         while qtest.read(config + at, 1)[0] != 0x10:        # PCI Express
@@ -300,13 +300,13 @@ class Unplug(Base):
             return acpi.namespace(fw_cfg.tables(qtest)['DSDT'])
 
     def check_reset(self, vm, qtest, bare, gpus, initiators_=()):
-        """After a reset these GPUs and initiators are described."""
+        """After a reset, the tables describe these GPUs and initiators."""
         tables = self.reset(vm, qtest)
         self.check_dsdt(tables['DSDT'], dict.fromkeys(gpus, RANGE), bare)
         self.check_srat(tables['SRAT'], [RANGE], initiators_)
 
     def power_off(self, kind):
-        """A GPU of this type is gone at once; some types leak, and there is no event."""
+        """Power off the slot of a GPU of this type, and check the tables of the next reset."""
         both = ['PCI0.S10.S00', 'PCI0.S18.S00']
         args = (*devices(port('rp0', 'pcie.0', '2'), port('rp1', 'pcie.0', '3'),
                          f'{kind},id=gpu0,bus=rp0', gpu(1, 'rp1')),
@@ -322,15 +322,15 @@ class Unplug(Base):
         self.assertEqual(vm.exitcode(), 0)
 
     def test_slot_power_off(self):
-        """A guest can power off the slot of a GPU, even if it has unplug blockers, and
-        the device is gone. From the next reset on it is not described any more, by us or by
-        the initiators. Nor is what comes into the slot then, even under the same name: it
-        was never checked.
+        """A guest can power off the slot of a GPU, even if the GPU has unplug blockers.
+        The device is gone at once, without an event. After the next reset, neither our
+        Devices nor the initiators describe it. A device that is plugged into the slot later
+        was never checked, so it does not get EGM, even under the same name.
         """
         self.power_off('pci-testdev')
 
     def test_nohotplug(self):
-        """The same of a type that cannot be hot-plugged."""
+        """The same for a type of device that cannot be hot-plugged."""
         self.power_off('VGA,romfile=')      # not every host has its ROM
 
     def test_bridge_unplugged(self):

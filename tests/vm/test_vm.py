@@ -50,13 +50,13 @@ class OrdinaryVM(unittest.TestCase):
         cls.directory.cleanup()
 
     def test_tools(self):
-        """egm-vm and egm-report run; egm-vm takes QEMU and firmware of its prefix."""
+        """egm-vm and egm-report run; egm-vm uses QEMU and firmware of its prefix."""
         with tempfile.TemporaryDirectory(prefix='egm-vm-') as directory:
             grace.Host(directory)
             other = pathlib.Path(directory) / 'bin/qemu-system-aarch64'
             other.parent.mkdir()
             other.symlink_to('/bin/false')
-            # As in the package that make dist makes
+            # The same paths as in the package of make dist
             link = other.with_name('egm-vm')
             link.symlink_to(self.prefix / 'bin/egm-vm')
             text = process.output(

@@ -2,9 +2,9 @@
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Boot Linux on a machine with acpi-egm-memory, and look at what the driver of
-a GPU reads: the ACPI companion of the PCI function, its NUMA node, and the
-device properties.
+Boot Linux on a machine with acpi-egm-memory, and check the data that the
+driver of a GPU reads: the ACPI companion of the PCI function, its NUMA node,
+and the device properties.
 """
 
 import base64
@@ -24,7 +24,7 @@ class EgmMemory(LinuxKernelTest):
     ASSET_INITRD = test_hotplug_pci.HotplugPCI.ASSET_INITRD
 
     def guest_output(self, command):
-        """What a command in the guest prints"""
+        """Return the output of a command in the guest."""
         text = exec_command_and_wait_for_pattern(self, command, PROMPT).decode()
         # The console repeats the command, and ends with the prompt.
         return text.partition('\n')[2].rpartition(PROMPT)[0].strip()
@@ -52,7 +52,7 @@ class EgmMemory(LinuxKernelTest):
                 '-object', f'memory-backend-file,id=mem{node},size={size}M,'
                 f'mem-path={self.scratch_file(f"mem{node}")},share=on',
                 '-numa', f'node,nodeid={node},memdev=mem{node},cpus={node}')
-        # edu takes the place of a GPU.
+        # edu stands in for a GPU.
         self.vm.add_args(
             '-device', 'pxb-pcie,id=pxb,bus=pcie.0,bus_nr=32',
             '-device', 'pcie-root-port,id=rp0,bus=pxb,chassis=1',
