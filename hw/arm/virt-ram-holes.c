@@ -69,8 +69,8 @@ static GList *virt_find_ram_holes(const MachineState *ms, Error **errp)
             base += mr->addr;
         }
         if (!main_memory) {
-            error_setg(errp, "RAM block '%s' has bad ranges, and they can be "
-                       "left out of the machine's main memory only",
+            error_setg(errp, "RAM block '%s' has bad ranges, which can be left "
+                       "out only of the machine's main memory",
                        memory_region_name(rb->mr));
             break;
         }

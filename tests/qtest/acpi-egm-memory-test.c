@@ -252,20 +252,20 @@ static const StartCase start_cases[] = {
         .name = "pci-dev/unknown",
         .args = M0 NODE0 GPU
                 "-object acpi-egm-memory,id=egm0,pci-dev=dev9,node=0",
-        .message = EGM0 "pci-dev=dev9: there is no PCI device of this id or "
+        .message = EGM0 "pci-dev=dev9: there is no PCI device with this id or "
                    "QOM path",
     }, {
         .name = "pci-dev/empty",
         .args = M0 NODE0 GPU
                 "-object acpi-egm-memory,id=egm0,pci-dev=,node=0",
-        .message = EGM0 "pci-dev=: there is more than one PCI device of this "
-                   "id or QOM path",
+        .message = EGM0 "pci-dev=: there is more than one PCI device with "
+                   "this id or QOM path",
     }, {
         .name = "pci-dev/not-pci",
         .args = M0 NODE0 GPU
                 "-device usb-ehci,id=ehci -device usb-tablet,id=tab "
                 "-object acpi-egm-memory,id=egm0,pci-dev=tab,node=0",
-        .message = EGM0 "pci-dev=tab: there is no PCI device of this id",
+        .message = EGM0 "pci-dev=tab: there is no PCI device with this id",
     }, {
         .name = "pci-dev/bridge",
         .args = M0 NODE0 GPU
@@ -285,7 +285,7 @@ static const StartCase start_cases[] = {
                 ANON ANON ANON ANON ANON ANON ANON
                 "-object acpi-egm-memory,id=egm0,pci-dev=device[6],node=0",
         .message = EGM0 "pci-dev=device[6]: there is more than one PCI device "
-                   "of this id or QOM path",
+                   "with this id or QOM path",
     }, {
         .name = "pci-dev/twice",
         .args = GOOD "-object acpi-egm-memory,id=egm1,pci-dev=dev0,node=0",
@@ -576,8 +576,8 @@ static void assert_refused(QDict *rsp, const char *why)
 }
 
 #define TOO_LATE "acpi-egm-memory can only be created or changed before the " \
-                 "machine: ACPI tables describe hardware that is present at " \
-                 "boot"
+                 "machine exists: ACPI tables describe hardware that is " \
+                 "present at boot"
 
 static void test_preconfig(void)
 {

@@ -153,7 +153,7 @@ static void test_garbage(void)
     } cases[] = {
         { 0, UINT32_MAX, 0 },           /* needs 4 GiB */
         { 0, 512 * MiB, 0 },
-        { 0, 0, 1 },                    /* more than there is room for */
+        { 0, 0, 1 },                    /* more than fit */
         { 2, 0, 2 + 64 + 1 },
         { 2, 0, UINT32_MAX },
         { 2, 0, 0x10000002 },           /* 16 * count overflows */

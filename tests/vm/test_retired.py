@@ -347,8 +347,8 @@ class Retired(unittest.TestCase):
         ram = ['-m', '512M,slots=1,maxmem=2G', *self.ram()[2:4]]
         with self.machine(*dimm, ram=ram) as vm:
             self.zero.retire((4 * MIB, 1))
-            self.reset_ends(vm, "RAM block 'm0' has bad ranges, and they can be left out "
-                            "of the machine's main memory only")
+            self.reset_ends(vm, "RAM block 'm0' has bad ranges, which can be left out "
+                            "only of the machine's main memory")
         with self.assertRaisesRegex(RuntimeError, "RAM block 'm0' has bad ranges"), \
                 self.machine(*dimm, ram=ram):
             pass
