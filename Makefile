@@ -1,7 +1,7 @@
 # make X configures QEMU's build if necessary, and runs ninja X in it; meson.build has
 # the targets.
 
-# Another QEMU than the default: make check BASE=10.2 builds in build-10.2/.
+# For another QEMU than the default: make check BASE=10.2 builds in build-10.2/.
 BASE ?=
 BUILD ?= build$(if $(BASE),-$(BASE))
 
@@ -28,7 +28,7 @@ install: all
 check-asan: $(BUILD)-asan/build.ninja
 	@ninja -C $(BUILD)-asan $@
 
-# As a newcomer, on a machine that has nothing: make check-fresh SUITE=trixie
+# The first steps of a newcomer, on a bare Debian: make check-fresh SUITE=trixie
 check-fresh:
 	@scripts/check-fresh $(SUITE)
 
