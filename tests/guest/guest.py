@@ -32,6 +32,7 @@ class Report:
     egm: dict = dataclasses.field(default_factory=dict)     # by PCI address
     paths: dict = dataclasses.field(default_factory=dict)   # by PCI address
     nodes: dict = dataclasses.field(default_factory=dict)   # by PCI address
+    iommus: dict = dataclasses.field(default_factory=dict)  # by PCI address
     distances: dict = dataclasses.field(default_factory=dict)   # node: list
     memory: dict = dataclasses.field(default_factory=dict)  # node: bytes
     srat: dict = dataclasses.field(default_factory=dict)    # (node, pxm): ranges
@@ -103,6 +104,9 @@ def _parse(lines):
             address, _, path = rest.partition(' ')
             if path:
                 report.paths[address] = path
+        elif kind == 'iommu':
+            address, iommu = rest.split()
+            report.iommus[address] = iommu
         elif kind == 'memory':
             node, size = rest.split()
             report.memory[int(node)] = int(size) * 1024
@@ -140,7 +144,7 @@ class Commands:
         return result
 
     def tables(self):
-        """DSDT and SRAT of this boot, by name."""
+        """DSDT, SRAT and IORT of this boot, by name."""
         result = {}
         for line in self.command('tables'):
             _, name, data = line.split()
