@@ -7,7 +7,7 @@ BUILD ?= build$(if $(BASE),-$(BASE))
 
 targets = demo check check-full check-guest-64k check-dist check-docs series check-series \
 	check-series-full check-series-objects
-.PHONY: all arm64 install dist clean fuzz check-asan check-fresh libvirt check-libvirt \
+.PHONY: all arm64 host install dist clean fuzz check-asan check-fresh libvirt check-libvirt \
 	check-libvirt-asan series-libvirt check-series-libvirt \
 	check-series-libvirt-apply $(targets)
 
@@ -21,6 +21,13 @@ $(targets): $(BUILD)/build.ninja
 arm64: $(BUILD)/build.ninja
 	@scripts/install-deps tests
 	@ninja -C $(BUILD) $@
+
+# An emulated Grace host: a shell, or make host RUN='COMMAND'; DRIVER=B|C|M|E KERNEL=6.12
+# choose another driver, another kernel. Only the command prints to stdout.
+host:
+	@$(MAKE) -s $(BUILD)/build.ninja >&2
+	@scripts/install-deps tests >&2
+	@scripts/host --build $(BUILD) $(if $(KERNEL),--kernel $(KERNEL)) $${RUN:+"$$RUN"}
 
 install: all
 	@ninja -C $(BUILD) install

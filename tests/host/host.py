@@ -34,10 +34,33 @@ class Platform:
     reserved: int       # where these are
     guest: tuple        # our QEMU's machine
     kvm: tuple          # the same, to run guests
-    # PCI addresses: two GPUs of the first socket, one of the second; a device with
-    # SR-IOV, and its virtual function
-    gpus: tuple = ('0000:01:00.0', '0000:02:00.0', '0000:03:00.0')
+    # PCI addresses: two GPUs of each socket; a device with SR-IOV, and its virtual function
+    gpus: tuple = ('0000:01:00.0', '0000:02:00.0', '0000:03:00.0', '0000:05:00.0')
     function: tuple = ('0000:04:00.0', '0000:04:00.1')
+
+    def machine(self):
+        """Options of the QEMU that is the machine, without kernel and console."""
+        return ['-cpu', self.cpu, *self.args]
+
+    def append(self):
+        """The command line of its kernel, whose messages only dmesg shows. A busy machine
+        can stop this one for longer than 20 s.
+        """
+        return 'quiet loglevel=1 panic=-1 watchdog_thresh=60 ' + self.cmdline.format(
+            base=self.reserved, size=sum(REGIONS.values()))
+
+    def base(self, pxm):
+        """The address of a region."""
+        return self.reserved + sum(size for other, size in REGIONS.items() if other < pxm)
+
+    def standin(self, **parameters):
+        """Parameters of the stand-in, as words of a shell; each region has two GPUs."""
+        gpus = self.gpus
+        values = {'base': ','.join(f'{self.base(pxm):#x}' for pxm in REGIONS),
+                  'size': ','.join(f'{size:#x}' for size in REGIONS.values()),
+                  'pxm': ','.join(map(str, REGIONS)),
+                  'gpus': f'{gpus[0]}+{gpus[1]},{gpus[2]}+{gpus[3]}', **parameters}
+        return ' '.join(f'{k}={shlex.quote(str(v))}' for k, v in values.items())
 
 
 def _devices(*devices):
@@ -51,7 +74,7 @@ _EDU = 'edu,dma_mask=0xffffffffffffffff'
 # QEMU's devices with SR-IOV are few.
 _NVME = ('nvme,serial=egm,subsys=nvme,max_ioqpairs=4,msix_qsize=5,'
          'sriov_max_vfs=1,sriov_vq_flexible=2,sriov_vi_flexible=1')
-_DEVICES = ('-device', 'nvme-subsys,id=nvme', *_devices(_EDU, _EDU, _EDU, _NVME))
+_DEVICES = ('-device', 'nvme-subsys,id=nvme', *_devices(_EDU, _EDU, _EDU, _NVME, _EDU))
 
 
 # Without LPA2, as Grace: when a VM ends, KVM walks all addresses that there can be, and
@@ -79,11 +102,7 @@ class Host(console.Console):
         initrd = made(BUILD, f'egm/tests/images/{platform.name}.initrd')
         vm = machine.Machine([
             '-kernel', str(initrd.with_suffix('.vmlinuz')), '-initrd', str(initrd),
-            # What the kernel says would get between the answers; dmesg has it.
-            # A busy machine can hold this one up for longer than 20 s.
-            '-append', 'quiet loglevel=1 panic=-1 watchdog_thresh=60 '
-            + platform.cmdline.format(base=platform.reserved, size=sum(REGIONS.values())),
-            '-cpu', platform.cpu, *platform.args])
+            '-append', platform.append(), *platform.machine()])
         # The far ends of /dev/vport0p1 and so on, for our QEMU's monitors, and its
         # guest's console
         self.ports = [f'{vm.temp_dir}/port{number}' for number in (1, 2, 3)]
@@ -100,21 +119,12 @@ class Host(console.Console):
             raise AssertionError(f'{line}: status {status}\n{text}')
         return text
 
-    def base(self, pxm):
-        """Where a region is."""
-        before = sum(size for other, size in REGIONS.items() if other < pxm)
-        return self.platform.reserved + before
-
     @contextlib.contextmanager
     def standin(self, **parameters):
         """Load the stand-in; region 4 has GPUs 0 and 1, region 5 has GPU 2."""
         gpus = self.platform.gpus
-        values = {'base': ','.join(f'{self.base(pxm):#x}' for pxm in REGIONS),
-                  'size': ','.join(f'{size:#x}' for size in REGIONS.values()),
-                  'pxm': ','.join(map(str, REGIONS)),
-                  'gpus': f'{gpus[0]}+{gpus[1]},{gpus[2]}', **parameters}
-        words = ' '.join(f'{k}={shlex.quote(str(v))}' for k, v in values.items())
-        self.check(f'insmod /modules/egm_standin.ko {words}')
+        parameters.setdefault('gpus', f'{gpus[0]}+{gpus[1]},{gpus[2]}')
+        self.check(f'insmod /modules/egm_standin.ko {self.platform.standin(**parameters)}')
         try:
             yield
         finally:
@@ -137,7 +147,7 @@ class Host(console.Console):
 
     def region(self, pxm, offset, length):
         """Part of a region, read from outside of the host."""
-        return self.vm.memory(self.base(pxm) + offset, length)
+        return self.vm.memory(self.platform.base(pxm) + offset, length)
 
     def command(self, args, machine_args=None):
         """Our QEMU's command line."""

@@ -121,7 +121,7 @@ class Guests(HostTest):
 
     def fails(self, file, address):
         """The kernel's memory at a guest physical address goes bad."""
-        self.host.check(f'echo {self.host.base(4) + address - RAM_BASE:#x} > {file}')
+        self.host.check(f'echo {HOST.base(4) + address - RAM_BASE:#x} > {file}')
 
     def access(self, guest, first, last):
         """A process of the guest has a page there, and reads it when a line comes."""
