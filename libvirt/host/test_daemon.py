@@ -136,21 +136,9 @@ class Daemon(unittest.TestCase):
         cls.host.__enter__()
         cls.addClassCleanup(cls.host.__exit__, None, None, None)
         cls.host.boot()
-        cls.host.check(
-            'export PATH=/bin:/sbin:/usr/local/bin:/usr/local/sbin; '
-            'mkdir -p /run /dev/pts /lib/modules/$(uname -r); mount -t devpts none /dev/pts; '
-            'touch /lib/modules/$(uname -r)/modules.alias; '
-            'printf "root:x:0:\\noperator:x:1000:\\n" > /etc/group; hostname host; '
-            'mkdir -p /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup; '
-            'mount -t securityfs none /sys/kernel/security; '
-            'mkdir -p /usr/share/AAVMF; '
-            f'cp /guest/uefi {UEFI}; truncate -s 64M {UEFI}; '
-            'truncate -s 64M /tmp/variables; '
-            # where AppArmor's profile knows it
-            'ln /bin/qemu-system-aarch64 /usr/bin; '
-            # as udev does
-            'chmod 666 /dev/kvm')
-        cls.host.check('virtqemud -d 2>&1')
+        cls.host.check(f'mkdir -p /usr/share/AAVMF; cp /guest/uefi {UEFI}; '
+                       f'truncate -s 64M {UEFI} /tmp/variables')
+        cls.host.check('. /etc/libvirt-host 2>&1')
 
     def setUp(self):
         self.driver = self.enterContext(contextlib.ExitStack())
