@@ -1,6 +1,6 @@
 /*
- * egm_access FIRST LAST: have a page between these physical addresses, say where it
- * is, and read it when a line comes
+ * egm_access FIRST LAST: allocate a page between these physical addresses, print its
+ * address, and read it on the next line of input
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -18,7 +18,7 @@ static volatile uint64_t *page;
 
 static void failed(int number, siginfo_t *info, void *context)
 {
-    /* Not the way to print in general; here nothing else prints meanwhile. */
+    /* Not safe in a signal handler in general; nothing else prints here. */
     printf("EGM SIGBUS %d %s\n", info->si_code,
            info->si_addr == page ? "there" : "elsewhere");
     exit(0);

@@ -1,4 +1,4 @@
-# Shared by those who make an initramfs for the hosts: programs need libraries.
+# Shared by the scripts that make an initramfs for the hosts: libraries of programs.
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 

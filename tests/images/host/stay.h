@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What a process does that the tests need for what it has, or is. */
+/* A process that the tests keep for its open files or its identity. */
 
 #ifndef STAY_H
 #define STAY_H
@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-/* Live until killed; nobody waits for the end of its output. */
+/* Run until killed, with closed output, so that no reader waits for it. */
 static inline _Noreturn void stay(void)
 {
     fclose(stdin);

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * What a driver for a GPU with EGM finds in a guest
+ * Report the data that a driver for a GPU with EGM finds in a guest
  *
  * /proc/egm_report makes the calls of such a driver for every PCI function: its
- * NUMA node, which the driver takes for the node of its EGM, its ACPI companion and,
- * if it has at least one of them, its three properties. It tells the memory and the
- * distances of each NUMA node as well. In a guest that is emulated in an emulated
+ * NUMA node, which the driver uses as the node of its EGM, its ACPI companion and,
+ * if it has at least one of them, its three properties. It also reports the memory and the
+ * distances of each NUMA node. In a guest that is emulated in an emulated
  * host, a program for each line would take a minute.
  *
  * /proc/egm_page allocates a page on the NUMA node that was written to it, fills
- * it with the pattern below, and tells its physical address.
+ * it with the pattern below, and reports its physical address.
  *
- * /proc/egm_fill, when read, allocates all memory that there is, writes to each
- * word of it, frees it, and tells how much it was.
+ * /proc/egm_fill, when read, allocates all free memory, writes to each
+ * word of it, frees it, and reports its size.
  */
 
 #include <linux/acpi.h>
