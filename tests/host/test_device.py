@@ -15,7 +15,7 @@ PORT = ['-device', 'pcie-root-port,id=rp0,addr=1']
 
 
 class DeviceTest(HostTest):
-    """What the classes below have in common."""
+    """Shared by the classes below."""
 
     def has(self, pxm, value):
         """A region has this word, seen from outside of the host."""
@@ -30,12 +30,12 @@ class DeviceTest(HostTest):
         return ' '.join(redirections), [*args, *sets]
 
     def starts_opened(self, args, *files):
-        """QEMU starts with open files; give what it says."""
+        """QEMU starts with open files; return its output."""
         prefix, args = self.opened(args, *files)
         return self.starts(args, prefix=prefix)
 
     def refuses_opened(self, args, files, *messages):
-        """QEMU does not start with open files, and says why."""
+        """QEMU does not start with open files, and prints the reason."""
         prefix, args = self.opened(args, *files)
         return self.refuses(args, *messages, prefix=prefix)
 
@@ -58,7 +58,7 @@ class Checks(DeviceTest):
             self.starts(['-m', '64', *backend(0, 1, 64), *node(0)])
 
     def test_no_sysfs(self):
-        """A device whose class the host does not report is not taken for a file."""
+        """A device whose class the host does not report is not used as a file."""
         hide = ("unshare -m sh -c 'mount -t tmpfs tmpfs /sys/dev/char; "
                 'exec "$@"\' sh')
         with self.standin():
@@ -72,7 +72,7 @@ class Checks(DeviceTest):
             self.host.check('rm /tmp/egm')
 
     def test_names(self):
-        """In /dev, all names but those of EGM devices are those of files."""
+        """In /dev, all names except /dev/egmN are treated as files."""
         for path in '/dev/dax0.0', '/dev/guestram', '/dev/egm', '/dev/egm4x':
             self.assertEqual(self.starts(ram(64, path=path)), '')
             self.host.check(f'rm {path}')
@@ -111,7 +111,7 @@ class Descriptors:
                             '4<> /dev/egm4 > /dev/null')
 
     def test_size(self):
-        """Both sizes."""
+        """If the region is too small, the error names both sizes."""
         if self.driver == 'B':
             self.skipTest('closing a file that was not mapped damages this driver')
         with self.standin():
@@ -132,7 +132,7 @@ class Descriptors:
                           self.starts_opened(args, '/dev/zero'))
 
     def test_second_use(self):
-        """By this VM, and by another one."""
+        """The region is in use, by this VM or by another one."""
         first = ['-m', '128', '-smp', '2', *backend(0, 4, 64, path='/dev/fdset/1')]
         nodes = [*node(0), *node(1)]
         other = ': the region is in use by another memory backend\n'

@@ -32,7 +32,7 @@ class EgmVm(HostTest):
         cls.host.check('truncate -s 64M /tmp/firmware')
 
     def found(self, *problems):
-        """What egm-vm shows; just these problems are in it."""
+        """The output of egm-vm; it has exactly these problems."""
         status, text = self.host.run(f'/egm-vm {FIRMWARE}')
         self.assertEqual(status, 1 if problems else 0, text)
         found = [line for line in text.splitlines() if line.startswith('problem')]
@@ -42,7 +42,7 @@ class EgmVm(HostTest):
         return text
 
     def start(self, options):
-        """Run what egm-vm writes; gives `info egm` of the VM."""
+        """Run the command line that egm-vm writes; return `info egm` of the VM."""
         self.host.check(f'/egm-vm qemu {FIRMWARE} {options} -- -S > /tmp/vm')
         status, text = self.host.run(f'{MONITOR} | sh /tmp/vm 2>&1')
         self.assertEqual(status, 0, text)
@@ -80,7 +80,7 @@ class EgmVm(HostTest):
             self.assertNotIn('egm4', text)
 
     def test_in_use(self):
-        """By whichever node in /dev; the other region is free."""
+        """A region is in use by any node in /dev; the other region is free."""
         with self.host.standin():
             with Qemu(self.host, ram(64)) as qemu:
                 who = f'qemu-system-aar ({qemu.pid})'
@@ -100,7 +100,7 @@ class EgmVm(HostTest):
                 self.assertIn(f'qemu-system-aar ({qemu.pid})', self.found())
 
     def test_unbound(self):
-        """The command that mends it does."""
+        """The suggested command solves the problem."""
         with self.host.standin():
             device = f'/sys/bus/pci/devices/{gpu(0)}'
             self.host.check(f'echo {gpu(0)} > {device}/driver/unbind')
@@ -118,14 +118,14 @@ class EgmVm(HostTest):
             self.found()
 
     def test_user(self):
-        """Somebody who may not open the devices."""
+        """A user who cannot open the devices."""
         with self.host.standin():
             status, text = self.host.run(f"su operator -c '/egm-vm {FIRMWARE}'")
             self.assertEqual(status, 1, text)
             self.assertIn('user operator: no access to /dev/egm4', text)
 
     def test_region_stays(self):
-        """To look at a region does not clear it, as to open it does."""
+        """egm-vm does not clear a region, because it does not open it."""
         with self.host.standin():
             with Qemu(self.host, ram(64) + word(FREE)):
                 pass

@@ -49,7 +49,7 @@ def egm(number, where=0):
 
 
 def ram(size, *args, **keywords):
-    """A machine with one node, on region 4 unless told otherwise."""
+    """A machine with one node, by default on region 4."""
     return ['-m', str(size), *backend(0, 4, size, *args, **keywords), *node(0)]
 
 
@@ -103,13 +103,13 @@ class HostTest(unittest.TestCase):
         return Qemu(self.host, args)
 
     def starts(self, args, **keywords):
-        """QEMU starts; give what it says."""
+        """QEMU starts; return its output."""
         status, text = self.host.start(args, **keywords)
         self.assertEqual(status, 0, text)
         return text
 
     def refuses(self, args, *messages, **keywords):
-        """QEMU does not start, and says why."""
+        """QEMU does not start, and prints the reason."""
         status, text = self.host.start(args, **keywords)
         self.assertEqual(status, 1, text)
         for message in messages:
@@ -153,7 +153,7 @@ class Works:
                 self.assertEqual(self.host.region(4, FREE, 8), bytes(8))
 
     def test_one_gpu(self):
-        """The tables, and not a word of warning."""
+        """The tables are correct, and there is no warning."""
         with self.standin(), self.qemu(ONE) as qemu:
             self.assertEqual(qemu.text, '')
             self.check_tables(qemu, {(0,): (RAM_BASE, 256 * MIB, 0)})
@@ -167,7 +167,7 @@ class Works:
                                      (1,): (RAM_BASE, 256 * MIB, 0)})
 
     def check_tables(self, qemu, gpus):
-        """What QEMU tells, by number of the GPU."""
+        """The data that QEMU reports, by number of the GPU."""
         tables = fw_cfg.tables(qemu)
         devices = {d.adrs: (d.base, d.size, d.pxm)
                    for d in acpi.egm_devices(tables['DSDT'])}
@@ -196,7 +196,7 @@ class Works:
 
 @generations('E', full='BCME')
 class Runs:
-    """What is the same with each generation."""
+    """Behaviour that is the same with each generation."""
 
     def test_dma(self):
         """vfio type1 maps the region: the device reads and writes it."""
@@ -240,7 +240,7 @@ class Runs:
         self.host.check('rm /dev/shm/m0')
 
     def test_virtual_function(self):
-        """What counts is the physical function."""
+        """The physical function is checked."""
         if self.driver in 'BC':
             self.skipTest('here the physical function is not bound to vfio')
         physical, virtual = HOST.function
@@ -307,7 +307,7 @@ class Runs:
             self.assertEqual(self.mapping(ram(size)) % (alignment * MIB), 0, size)
 
     def test_align(self):
-        """The user's word counts."""
+        """align= overrides the default alignment."""
         for align in (2, 4096):
             address = self.mapping(ram(64, f'share=on,align={align}M'))
             self.assertEqual(address % (align * MIB), 0, hex(address))
@@ -318,14 +318,14 @@ class Retired:
     """Pages that firmware and the driver report as retired."""
 
     def holes(self, retired, *messages):
-        """Start with a list; give what the guest gets, and what QEMU says."""
+        """Start with a list; return the guest's RAM and QEMU's output."""
         with self.standin(retired=retired), self.qemu(ONE) as qemu:
             for message in messages:
                 self.assertIn(message, qemu.text)
             return fdt.memory(self.host.region(4, 0, MIB)), qemu.text
 
     def test_blocks(self):
-        """Whole blocks are kept from the guest, in whatever order they come."""
+        """The guest does not get whole blocks, in any order of the list."""
         tree, text = self.holes(
             '0x2020000+0x4000000*512:0x10000',
             'warning: guest RAM has holes of 32.1 MiB because of bad ranges: '
@@ -341,7 +341,7 @@ class Retired:
                       'guest RAM has holes of 128 MiB')
 
     def test_outside(self):
-        """What firmware says about other memory does no harm."""
+        """Entries of other memory are ignored."""
         tree, text = self.holes('0x40000000')
         self.assertEqual(tree, [(0x40000000, 0x10000000, 0)])
         self.assertEqual(text, '')
@@ -425,7 +425,7 @@ class Bound:
 
 
 class Crash(HostTest):
-    """What ends QEMU or a real host fails a case."""
+    """An error that would crash QEMU or a real host fails a case."""
 
     driver = 'C'
 
@@ -446,7 +446,7 @@ class Crash(HostTest):
 
 @generations('A')
 class Unknown:
-    """A driver that tells nothing."""
+    """A driver that reports nothing."""
 
     def test_size(self):
         """The region could be too small, and the driver would not notice."""
@@ -514,7 +514,7 @@ class Errors:
 
 
 class Ordinary(HostTest):
-    """What is no EGM device."""
+    """Files and devices that are not EGM devices."""
 
     def test_ordinary(self):
         """Files elsewhere are still made; the object warns about them."""
@@ -531,7 +531,7 @@ class Ordinary(HostTest):
             ram(64, path='/dev/zero') + passthrough(0) + egm(0)))
 
     def test_dma_ordinary(self):
-        """The hint is for EGM alone."""
+        """Only EGM gets the hint."""
         self.host.check('truncate -s 32M /tmp/short')
         text = self.refuses(ram(64, 'share=on', path='/tmp/short')
                             + passthrough(0))
@@ -540,7 +540,7 @@ class Ordinary(HostTest):
 
 
 class InUse:
-    """What both of the following classes ask."""
+    """Shared by the next two classes."""
 
     def busy(self, args, user='another process', path='/dev/egm4', **keywords):
         """QEMU does not start, because the region is in use."""
@@ -556,7 +556,7 @@ class InUse:
 
 @generations('BCME')
 class Exclusive(InUse):
-    """A region is the RAM of one VM: what becomes of a second open()."""
+    """A region is the RAM of one VM: the result of a second open()."""
 
     def test_other_process(self):
         """The first VM is unharmed; the other region is free."""
@@ -594,7 +594,7 @@ class Exclusive(InUse):
 
 @generations('E', full='BCME')
 class OneVM(InUse):
-    """The same, where the driver does not matter."""
+    """The same, for cases that do not depend on the driver."""
 
     def test_own_process(self):
         """Two backends of one VM, by two names of the device, or two nodes."""
@@ -609,7 +609,7 @@ class OneVM(InUse):
             self.busy(args, user, '/tmp/egm')
 
     def test_killed(self):
-        """A crash leaves nothing behind."""
+        """After a crash, the region is free."""
         with self.standin():
             with self.qemu(ONE) as qemu:
                 qemu.end('KILL')

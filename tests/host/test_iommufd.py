@@ -31,10 +31,10 @@ EGM = machine(*backend(0, 4, 256)) + egm(0)
 
 
 class IommufdTest(HostTest):
-    """What a GPU with iommufd does."""
+    """A GPU with iommufd."""
 
     def works(self, args, region=None):
-        """QEMU starts without a word, and DMA gets where it should."""
+        """QEMU starts without output, and DMA reaches the right memory."""
         data = os.urandom(2048)
         source, target = 0x10000, 200 * MIB
         with Qemu(self.host, args) as qemu:
@@ -49,7 +49,7 @@ class IommufdTest(HostTest):
 
 
 class Mainline(IommufdTest):
-    """iommufd as it is."""
+    """iommufd of mainline Linux."""
 
     def test_anonymous(self):
         """RAM without a file."""
@@ -73,10 +73,10 @@ class Mainline(IommufdTest):
             self.starts(ram(256) + passthrough(0) + egm(0))
 
     def test_other_errors(self):
-        """The hint is for what it is about."""
+        """Other errors do not get the hint."""
         self.host.check('mkdir /tmp/full; '
                         'mount -t tmpfs -o size=32M tmpfs /tmp/full')
-        # What QEMU and the kernel both can map by file is not mapped by address.
+        # Files that both QEMU and the kernel can map by file are not mapped by address.
         version = self.host.vm.cmd('query-version')['qemu']
         by_file = (version['major'], version['minor']) >= (10, 1) and \
             HOST.name != 'arm64-6.12'
@@ -121,7 +121,7 @@ class Pfnmap(IommufdTest):
             self.assertEqual(self.host.region(5, 44 * MIB, len(data)), data)
 
     def test_again(self):
-        """A VM leaves nothing behind that the next one stumbles over."""
+        """A VM does not affect the next one."""
         with self.pfnmap():
             for _ in range(3):
                 self.assertEqual(self.starts(EGM), '')
@@ -130,7 +130,7 @@ class Pfnmap(IommufdTest):
             self.works(EGM, 4)
 
     def test_other_memory(self):
-        """What works without works with it."""
+        """Other memory works as with mainline iommufd."""
         with self.pfnmap():
             self.works(machine('-object',
                                'memory-backend-memfd,id=m0,size=256M'))

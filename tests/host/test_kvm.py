@@ -29,11 +29,11 @@ TWO = (['-m', '384', '-smp', '2', *backend(0, 4, 256), *backend(1, 5, 128),
 
 
 class Guests(HostTest):
-    """What boots, what it finds, and what becomes of it."""
+    """Guests boot, find their memory, reboot, and are killed."""
 
     @contextlib.contextmanager
     def guest(self, args, *messages, name=''):
-        """A guest that is up; QEMU has said this."""
+        """A running guest; QEMU has printed this text."""
         keep = BUILD / f'host-{HOST.name}' / (name or self.id().rsplit('.', 1)[1])
         with Guest(self.host, args, keep) as guest:
             self.assertEqual(guest.qemu.text.count('\n'), len(messages), guest.qemu.text)
@@ -43,7 +43,7 @@ class Guests(HostTest):
             yield guest
 
     def verify(self, report, gpus):
-        """What the driver finds for each GPU: base, size and node."""
+        """Base, size and node that the driver finds for each GPU."""
         found = {address: (e.base, e.size, e.pxm)
                  for address, e in report.egm.items()}
         self.assertEqual(found, gpus)
@@ -95,7 +95,7 @@ class Guests(HostTest):
                 self.page(guest, 1, 5, RAM_BASE + 256 * MIB)
 
     def test_blocks(self):
-        """A driver that maps blocks when they are touched, as none does yet."""
+        """A driver that maps blocks on first access; no released driver does."""
         with self.host.standin(huge='y'), self.guest(ONE) as guest:
             self.verify(guest.report(), {'0000:01:00.0': (RAM_BASE, 256 * MIB, 0)})
             self.dma(guest)
@@ -120,11 +120,11 @@ class Guests(HostTest):
         self.assertEqual(guest.qemu.cmd('query-status')['status'], 'running')
 
     def fails(self, file, address):
-        """The kernel's memory at a guest physical address goes bad."""
+        """The host's memory at a guest physical address goes bad."""
         self.host.check(f'echo {HOST.base(4) + address - RAM_BASE:#x} > {file}')
 
     def access(self, guest, first, last):
-        """A process of the guest has a page there, and reads it when a line comes."""
+        """A process of the guest allocates a page there, and reads it on the next line of input."""
         guest.send(f'access {first:#x} {last:#x}')
         guest.expect('EGM page ')
         return int(guest.expect('\n'), 16)
@@ -146,7 +146,7 @@ class Guests(HostTest):
         """Memory errors, one after the other, in one guest."""
         with self.host.standin(driver='B'), \
                 self.guest([*ONE, '-machine', 'ras=on']) as guest:
-            # A page that the host's administrator gives up is the guest's until it
+            # If the host takes a page offline, the guest keeps it until it
             # reboots.
             given_up = self.access(guest, UPPER, RAM_END - 1)
             self.fails('/sys/devices/system/memory/hard_offline_page', given_up)
@@ -155,12 +155,12 @@ class Guests(HostTest):
             guest.expect('EGM done')
             self.assertEqual(guest.command('errors'), [])
             self.lacks_next(guest, given_up)
-            # One that the guest gets at is not seen again, either.
+            # A page whose error the guest has met is also gone after the reboot.
             address = self.access(guest, UPPER, RAM_END - 1)
             self.aborts(guest, address)
             self.lacks_next(guest, address)
             self.lacks(guest, given_up)
-            # Where firmware has to be, QEMU ends instead of starting the guest anew.
+            # If firmware needs the page, QEMU ends instead of rebooting the guest.
             self.aborts(guest, self.access(guest, RAM_BASE, UPPER - 1))
             guest.send('reboot')
             self.host.check(f'while [ -e /proc/{guest.qemu.pid} ]; do sleep 0.1; done')
@@ -187,7 +187,7 @@ class OldKernel(HostTest):
     """
 
     def counter(self, qemu):
-        """Where the guest is."""
+        """The program counter of the guest."""
         text = qemu.hmp('info registers')
         return int(re.search('PC=([0-9a-f]+)', text).group(1), 16)
 
@@ -202,12 +202,12 @@ class OldKernel(HostTest):
         return found and tuple(int(x, 16) for x in found.groups())
 
     def runs(self, qemu):
-        """QEMU runs, and has nothing to say about it."""
+        """QEMU runs without output."""
         self.assertEqual(qemu.cmd('query-status')['status'], 'running')
         self.assertEqual(qemu.text, '')
 
     def test_ram(self):
-        """Ordinary RAM does."""
+        """A guest with ordinary RAM boots."""
         with Guest(self.host, ram(256, path='/dev/shm/m0'), KEEP / 'ram') as guest:
             self.assertEqual(guest.qemu.text, '')
             guest.boot()

@@ -9,10 +9,10 @@ from host.test_host import HOST, HostTest
 
 @unittest.skipIf(HOST.inner == 'qemu-system-aarch64', 'they run on this machine')
 class Programs(HostTest):
-    """Each runs all that it plans, and nothing fails."""
+    """Each program runs all of its cases, and none fails."""
 
     def test_programs(self):
-        """Those that tests/images/meson.build names."""
+        """The programs in tests/images/meson.build."""
         # One makes a terminal.
         self.host.check('mkdir /dev/pts && mount -t devpts devpts /dev/pts')
         self.addCleanup(self.host.check, 'umount /dev/pts && rmdir /dev/pts')
