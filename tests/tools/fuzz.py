@@ -77,14 +77,14 @@ def run(name, *words):
 
 
 def check_text(text):
-    """There is nothing in it that a terminal would obey."""
+    """The output has no control characters."""
     odd = [c for c in text if c != '\n' and not c.isprintable()]
     if odd:
         raise AssertionError(f'control characters: {odd[:5]!r}')
 
 
 def seal(data):
-    """A table whose header is right again."""
+    """A table with a corrected header."""
     data = bytearray(data)
     struct.pack_into('<I', data, 4, len(data))
     data[9] = 0

@@ -19,7 +19,7 @@ ROWS = [
 
 
 class Demo(unittest.TestCase):
-    """scripts/demo, run as a person would."""
+    """scripts/demo, run as by a user."""
 
     def test_output(self):
         """One row for each GPU, all within a page of 100 columns."""

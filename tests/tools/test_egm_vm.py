@@ -119,14 +119,14 @@ class Case(unittest.TestCase):
             self.assertIn(message, line)
 
     def findings(self, **keywords):
-        """What is found on this host, whatever the KVM of this machine does."""
+        """The findings on this host, independent of this machine's KVM."""
         machine_ = hostinfo.read(str(self.root))
         with unittest.mock.patch('fcntl.ioctl', return_value=1):
             return machine_, checks.find(machine_, emulator.Emulator(
                 str(self.qemu), **keywords))
 
     def found(self, *expected):
-        """Just these findings: (level, id, text, what to do)."""
+        """Exactly these findings: (level, id, text, command or hint)."""
         machine_, found = self.findings()
         text = '\n'.join(hostview.host_lines(machine_, found))
         self.assertEqual([(f.level, f.id) for f in found if f.level in WORDS],
@@ -165,7 +165,7 @@ class Findings(Case):
         set memory aside."""
         made = grace.Host(self.root, 0)
         device = made.pci('0008:01:00.0', 0, 'nvidia', 0)
-        self.found(('problem', 'regions', 'some drivers make one only when its GPUs have '
+        self.found(('problem', 'regions', 'some drivers create one only when its GPUs have '
                     'a vfio driver; 0008:01:00.0 have none',
                     'driverctl set-override 0008:01:00.0 nvgrace_gpu_vfio_pci'))
         made.bind('0008:01:00.0', 'nvgrace_gpu_vfio_pci')
@@ -239,7 +239,7 @@ class Findings(Case):
             self.found(('problem', 'region-size', 'egm_size is ' + text[:40], ''))
             self.refused('the size of the region is not known or less than 2 MiB')
         size.write_text('0x4100000\n')
-        self.found(('note', 'region-size', '65 MiB (0x4100000) are not a multiple of 2 '
+        self.found(('note', 'region-size', '65 MiB (0x4100000) is not a multiple of 2 '
                     'MiB', ''))
         self.assertIn('size=64M', self.succeeds('qemu'))
 
@@ -247,7 +247,7 @@ class Findings(Case):
         """Other names in the class are not regions."""
         made = grace.Host(self.root)
         made.file('/sys/class/egm/egmfoo').mkdir()
-        self.found(('note', 'region-name', '/sys/class/egm/egmfoo is not called like', ''))
+        self.found(('note', 'region-name', '/sys/class/egm/egmfoo does not have the name', ''))
         self.assertNotIn('egmfoo', self.succeeds('qemu'))
 
     def test_memory_of_host(self):
@@ -419,7 +419,7 @@ class Findings(Case):
 
     @unittest.skipUnless(os.getuid() == 0, 'only root can become somebody else')
     def test_permissions(self):
-        """A user without access to devices is told how to get there, also one without
+        """A user without access to devices gets a command, also a user without
         a name; what was printed for others is not said of a domain of libvirt."""
         made = grace.Host(self.root)
         names = {'egm4': 'SUBSYSTEM=="egm"', 'iommu': 'KERNEL=="iommu"',
@@ -540,7 +540,7 @@ class Findings(Case):
                    ('problem', 'region-gpus', 'egm6 has no GPU', ''),
                    ('problem', 'gpu-region', f'GPU {first} is listed by several regions: '
                     'egm4, egm5', ''),
-                   ('problem', 'gpu-present', 'GPU 0077:01:00.0 is not there', ''))
+                   ('problem', 'gpu-present', 'GPU 0077:01:00.0 not found', ''))
 
     def test_same_list(self):
         """qemu and libvirt refuse a VM for what host and check find, and for nothing
@@ -644,14 +644,14 @@ class Findings(Case):
 
 
 class Refusals(Case):
-    """What would be wrong, by name."""
+    """Errors that name the wrong option."""
 
     def setUp(self):
         super().setUp()
         self.made = grace.Host(self.root, **EXAMPLE)
 
     def test_gpus(self):
-        """Names that are none, or twice, or words in the wrong place."""
+        """Unknown names, duplicates, and words in the wrong place."""
         self.refused('0000:77:00.0 is not a GPU of an EGM region; there are 0008:01:'
                      '00.0, 0009:01:00.0', 'x is not a GPU',
                      args=('qemu', '--gpus', '77:00.0,x'))
@@ -679,17 +679,17 @@ class Refusals(Case):
         self.assertIn('size=1536M', self.succeeds('qemu', '--memory', '1.5G'))
 
     def test_notes(self):
-        """What is right, but may not be what was wanted."""
+        """Valid options that may not have the intended effect."""
         self.succeeds('qemu', '--memory', '1G', '--initiators', '3', '--disk', FIRMWARE)
         self.assertEqual(self.notes, [])
         self.succeeds('qemu', '--memory', '1G')
         self.assertEqual(len(self.notes), 2)
         self.assertIn('34 NUMA nodes: with a guest kernel that has 16', self.notes[0])
         self.assertIn('--initiators 3 fits', self.notes[0])
-        self.assertIn('nothing to boot', self.notes[1])
+        self.assertIn('no disk to boot from', self.notes[1])
         self.succeeds('svg', '--memory', '1026M', '--initiators', '3')
         self.assertEqual(len(self.notes), 1)
-        self.assertIn('1026 MiB of egm4 are not a multiple of 512 MiB', self.notes[0])
+        self.assertIn('1026 MiB of egm4 is not a multiple of 512 MiB', self.notes[0])
         self.assertIn('--memory 1024M does not', self.notes[0])
         self.succeeds('svg', '--gpus', '0009:01:00.0')
         self.assertEqual(len(self.notes), 1)
@@ -698,7 +698,7 @@ class Refusals(Case):
         self.assertIn('UEFI needs 128 MiB', ''.join(self.notes))
 
     def test_cpus(self):
-        """So many that each socket has as many as the others, and virt has enough."""
+        """The same number on each socket, and not more than virt supports."""
         for count, near in (('5', 4), ('1', 2), ('0', 2)):
             self.refused(f'--cpus {count} cannot be divided among 2 sockets; {near} '
                          'can', args=('qemu', '--cpus', count))
@@ -769,10 +769,10 @@ class Refusals(Case):
                 self.wrong_usage(message, *args)
 
     def test_name(self):
-        """What libvirt takes; in QEMU's -name it is nothing but the name."""
-        for name, message in (('', '--name is empty'), ('a/b', 'has no slash'),
+        """Names that libvirt accepts; in QEMU's -name, only the name is set."""
+        for name, message in (('', '--name is empty'), ('a/b', 'must not contain a slash'),
                               ('a\nb', 'cannot be printed'), ('a\x01b', 'cannot be'),
-                              (b'a\xff', 'cannot be printed'), (' ', 'only spaces')):
+                              (b'a\xff', 'cannot be printed'), (' ', 'consist of spaces')):
             for what in 'qemu', 'libvirt':
                 self.refused(message, args=(what, '--name', name))
         for name in 'debug-threads=on', 'process=evil', 'x=y':
@@ -867,7 +867,7 @@ class Refusals(Case):
         self.assertIn("cannot be written in ascii", text)
 
     def test_pipe(self):
-        """A reader that does not read on."""
+        """A reader that stops reading."""
         with subprocess.Popen([TOP / 'tools/egm-vm', 'qemu', '--root', self.root,
                                '--qemu', QEMU], stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE) as run:
@@ -1314,7 +1314,7 @@ class Writes(Case):
                                  check=False, stdout=subprocess.PIPE,
                                  stderr=subprocess.STDOUT)
             vm.kill()
-        self.assertIn('the firmware has not come that far', run.stdout)
+        self.assertIn('the firmware has not installed its tables yet', run.stdout)
 
     def distances(self, *args):
         """Of the nodes of a VM, on the command line."""
@@ -1408,7 +1408,7 @@ class Writes(Case):
                 f'{56896 * MIB:#x}\n')
         self.assertEqual(re.findall(',size=(.*?),', self.succeeds('qemu')),
                          ['55G', '56896M'])
-        self.assertIn('note: egm4: 576 MiB of 55.6 GiB are not used\n', self.notes)
+        self.assertIn('note: egm4: 576 MiB of 55.6 GiB is not used\n', self.notes)
         self.assertEqual(len([n for n in self.notes if 'not used' in n]), 1)
         self.assertIn('55.6 GiB', self.succeeds())
         made.file('/sys/class/egm/egm4/egm_size').write_text(f'{576 * MIB:#x}\n')
@@ -1540,7 +1540,7 @@ class Documents(Case):
             .replace('\\-', '-'), re.M)), known_checks())
 
     def complete(self, *words, program='egm-vm'):
-        """What bash offers after WORDS, which are as people see them."""
+        """Completions of bash after WORDS, in the form that a user sees."""
         line = ' '.join((program, *words))
         # bash splits words at colons, too.
         split = re.findall(r'[:=]|[^\s:=]+', line) + ([''] if line.endswith(' ') else [])
@@ -1585,7 +1585,7 @@ class Documents(Case):
         self.assertEqual(self.complete('qemu', '--net', ''), ['user', 'none', 'br0'])
 
     def test_completion_on_a_terminal(self):
-        """As a person types it."""
+        """The same, typed on a terminal."""
         grace.Host(self.root, 2, 1)
         pid, terminal = pty.fork()
         if pid == 0:

@@ -64,7 +64,7 @@ class Diagnoses(unittest.TestCase):
     """Tables made with iasl."""
 
     def analyse(self, asl, srat_=MEMORY, functions=(GPU,), **more):
-        """What is said about a DSDT, given as ASL."""
+        """The report about a DSDT in ASL."""
         with tempfile.TemporaryDirectory(prefix='egm-report-') as directory:
             source = pathlib.Path(directory) / 'dsdt.asl'
             source.write_text('DefinitionBlock ("", "DSDT", 2, "EGM", "TEST", 1)'
@@ -87,7 +87,7 @@ class Diagnoses(unittest.TestCase):
         return result
 
     def wrong(self, *messages, **keywords):
-        """Just these problems; they are in the text, too."""
+        """Exactly these problems, also in the text."""
         asl = keywords.pop('asl', GOOD)
         result = self.analyse(asl, **keywords)
         found = [f.text for f in [*(f for g in result.gpus for f in g.findings),
@@ -101,7 +101,7 @@ class Diagnoses(unittest.TestCase):
                                 line.endswith(problem) for line in lines))
 
     def test_good(self):
-        """Nothing to complain about."""
+        """Correct tables have no problem."""
         result = self.analyse(GOOD)
         self.assertTrue(result.good, show.lines(result))
         gpu, = result.gpus
@@ -158,7 +158,7 @@ class Diagnoses(unittest.TestCase):
         """SRAT does not know the proximity domain."""
         self.wrong('SRAT has no memory of proximity domain 1',
                    srat_=srat(affinity(0, BASE, SIZE), initiator(2)))
-        self.wrong('SRAT has no memory of proximity domain 1', 'no Generic Initiator of it',
+        self.wrong('SRAT has no memory of proximity domain 1', 'no Generic Initiator for it',
                    'there is no SRAT', srat_=None)
 
     def test_range(self):
@@ -177,7 +177,7 @@ class Diagnoses(unittest.TestCase):
                    srat_=srat(affinity(1, BASE, SIZE, 0), initiator(2)))
 
     def notes(self, *messages, **keywords):
-        """Just these notes, which are in the text, and no problem."""
+        """Exactly these notes, also in the text, and no problem."""
         result = self.analyse(keywords.pop('asl', GOOD), **keywords)
         self.assertTrue(result.good, show.lines(result))
         found = [line for line in show.lines(result) if line.startswith('note: ')]
@@ -189,14 +189,14 @@ class Diagnoses(unittest.TestCase):
         """Linux takes a GPU's node from its host bridge, in any scope."""
         below = device('S00', device('S00', dsd()))
         self.wrong(r'\_SB.PC20 has no _PXM', asl=bridge(below, pxm=None))
-        self.wrong(r'\_SB.PC20 has _PXM 0: the driver takes the memory of domain 0',
+        self.wrong(r'\_SB.PC20 has _PXM 0: the driver treats the memory of domain 0',
                    asl=bridge(below, pxm=0))
         again = bridge(below, pxm=None) + 'Scope (PC20) { Name (_PXM, %d) }'
         self.assertTrue(self.analyse(again % 1).good)
         self.wrong('has _PXM 2', asl=again % 2)
 
     def test_other_ram(self):
-        """RAM of the node that is not in the range: the GPU takes it, too."""
+        """RAM of the node outside of the range: the GPU uses it as EGM as well."""
         message = '0x80000000-0x8fffffff, is RAM of proximity domain 1 outside'
         more = srat(affinity(1, BASE, SIZE), affinity(1, 0x80000000, 0x10000000),
                     initiator(2))
@@ -230,7 +230,7 @@ class Diagnoses(unittest.TestCase):
                    'pages break; make the size of node 2, 1 MiB, a multiple of '
                    '2 MiB', **moved(1 << 20))
         self.notes('the base 0x40200000 is not a multiple of 512 MiB: guests with '
-                   'pages of 64 KiB lose large pages; make the size of node 2, '
+                   '64 KiB pages cannot use large pages; make the size of node 2, '
                    '2 MiB, a multiple of 512 MiB', **moved(2 << 20))
 
     def test_gpu_memory(self):
@@ -260,7 +260,7 @@ class Diagnoses(unittest.TestCase):
         """Without one, or at a place where its driver does not look for it, a GPU does
         not load."""
         ram = affinity(1, BASE, SIZE)
-        message = 'SRAT has no Generic Initiator of it: its driver does not load'
+        message = 'SRAT has no Generic Initiator for it: its driver does not load'
         for more in ((), (initiator(2, 0x30),), (initiator(2, flags=0), processor(2))):
             self.wrong(message, srat_=srat(ram, *more))
         self.wrong(message, srat_=srat(ram), functions=None)
@@ -348,7 +348,7 @@ class Diagnoses(unittest.TestCase):
             device('S00', device('S00', dsd(zero)))))
 
     def test_disagree(self):
-        """Two GPUs of one node that are told different ranges."""
+        """Two GPUs of one node with different ranges."""
         less = (PROPERTIES[0], (PROPERTIES[1][0], '0x1000'), PROPERTIES[2])
         both = bridge(device('S00', device('S00', dsd())) +
                       device('S08', device('S00', dsd(less)), 0x10000))
@@ -359,7 +359,7 @@ class Diagnoses(unittest.TestCase):
                        affinity(1, BASE, SIZE), initiator(2), initiator(3, 0x22)))
 
     def test_neighbours(self):
-        """PCI functions that are no GPUs need nothing."""
+        """PCI functions that are not GPUs need no properties."""
         nic = report.Function('0000:22:00.0', 32, (0x10000, 0), 'nic')
         self.assertTrue(self.analyse(GOOD, functions=(GPU, nic)).good)
 
@@ -410,7 +410,7 @@ class Diagnoses(unittest.TestCase):
 
 
 class Damaged(unittest.TestCase):
-    """Tables that cannot be read: never a yes for what was not read."""
+    """Tables that cannot be read: a GPU is not reported as usable."""
 
     def read(self, body, srat_=MEMORY, **more):
         """A report about AML."""
@@ -451,7 +451,7 @@ class Damaged(unittest.TestCase):
         self.unread('opcode 0xfe', golden + b'\xfe', memory)
         self.unread('a name at offset', golden + b'\x08ab\x1b[\x00', memory)
         self.unread('the end of what is', golden + b'\x08', memory)
-        self.unread('of the kind', golden + b'\x10\x06_SB_\xfe' * 99, memory)
+        self.unread('more parts like these', golden + b'\x10\x06_SB_\xfe' * 99, memory)
 
     def test_srat(self):
         """Entries that are cut off, or of a wrong length."""
@@ -501,7 +501,7 @@ class Damaged(unittest.TestCase):
 
 
 class Linux(unittest.TestCase):
-    """What a guest finds in its own /sys and /proc, here made up."""
+    """Made-up /sys and /proc of a guest."""
 
     def setUp(self):
         self.tmp = tempfile.TemporaryDirectory(prefix='egm-linux-')
@@ -642,7 +642,7 @@ class Memory(unittest.TestCase):
         self.assertEqual((found['DSDT'], found['SRAT']), ([dsdt], [srat_]))
 
     def test_torn(self):
-        """What is none of them is not taken for one."""
+        """Other data is not used as a table."""
         dsdt = table(b'DSDT', b'')
         for args, keywords, message in (
                 ((table(b'SSDT', b''),), {}, 'no ACPI table at 0x40000040'),
@@ -729,7 +729,7 @@ class Command(unittest.TestCase):
             self.assertRegex(text, f'^error: .*{re.escape(message)}.*\n$')
 
     def test_wrong_files(self):
-        """Files that are damaged, are no tables, or are two of a kind."""
+        """Files that are damaged, are not tables, or are of the same kind."""
         dsdt, memory = GOLDEN / 'DSDT.egmgi', GOLDEN / 'SRAT.egmgi'
         data = dsdt.read_bytes()
         with tempfile.TemporaryDirectory(prefix='egm-report-') as directory:
@@ -811,13 +811,13 @@ class Command(unittest.TestCase):
         return path
 
     def test_silent_socket(self):
-        """A socket that somebody else uses, one that is not QEMU's."""
+        """A socket that another program uses, and a socket that is not QEMU's."""
         greeting = b'{"QMP": {}}\n'
         for messages, expected in (
-                ((), 'no answer for 5 s: is somebody else connected to this socket?'),
+                ((), 'no answer for 5 s: is another program connected to this socket?'),
                 ((b'{}\n',), 'is not a QMP socket'),
-                ((b'SSH-2.0\n',), 'this is not an answer of QEMU'),
-                ((b'[1]\n',), 'this is not an answer of QEMU'),
+                ((b'SSH-2.0\n',), "QEMU's answer is not valid"),
+                ((b'[1]\n',), "QEMU's answer is not valid"),
                 ((greeting, b''), 'QEMU closed the connection'),
                 ((greeting, b'{"return": {}}\n{"return": [{}]}\n'),
                  "unknown answer of QEMU: KeyError('holes')"),
@@ -854,7 +854,7 @@ class Command(unittest.TestCase):
         """Firmware that has not installed all of its tables yet."""
         for status, text in self.installed('DSDT'):
             self.assertEqual(status, 2, text)
-            self.assertIn('the firmware has not come that far', text)
+            self.assertIn('the firmware has not installed its tables yet', text)
         for status, text in self.installed('DSDT', 'SRAT'):
             self.assertEqual(status, 1, text)
             self.assertIn('problem: ', text)

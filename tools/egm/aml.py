@@ -17,7 +17,7 @@ _INTEGERS = {0x0a: 1, 0x0b: 2, 0x0c: 4, 0x0e: 8}    # Byte-, Word-, DWord-, QWor
 _CONSTANTS = {0x00: 0, 0x01: 1, 0xff: 2 ** 64 - 1}  # ZeroOp, OneOp, OnesOp
 _ROOT, _PARENT, _NULL, _DUAL, _MULTI = 0x5c, 0x5e, 0x00, 0x2e, 0x2f
 _STRING, _BUFFER, _PACKAGE, _VAR_PACKAGE = 0x0d, 0x11, 0x12, 0x13
-_EXT = 0x5b             # what is behind it is an opcode of its own
+_EXT = 0x5b             # prefix: the byte after it selects the opcode
 _REVISION = 0x30
 # More than any real table nests
 _MOST_NESTED = 64
@@ -25,7 +25,7 @@ Path = list[str]
 
 
 class Unknown(Exception):
-    """Something that this reader does not know, or that is damaged."""
+    """A part that is damaged, or that this reader does not know."""
 
 
 @dataclasses.dataclass
@@ -138,7 +138,7 @@ class _Reader:
             while at < end:
                 at = self.term(at, end, scope)
             if at > end:
-                raise Unknown(f'what ends at offset {at:#x}')
+                raise Unknown(f'the part that ends at offset {at:#x}')
         except Unknown as error:
             self.notes.append(f'cannot read all of \\{show_path(scope)}: {error}')
         self.depth = depth
@@ -156,7 +156,7 @@ class _Reader:
     # The kinds of declarations, behind the opcode. Each gives what follows.
 
     def skip(self, at: int, end: int, _scope: Path) -> int:
-        """What has a length, and nothing of interest in it."""
+        """Skip a part that has a length and no relevant content."""
         return self.length(at, end)[0]
 
     def scope(self, at: int, end: int, scope: Path) -> int:
@@ -238,7 +238,7 @@ _TERMS: dict[int, Callable[[_Reader, int, int, Path], int]] = {
 
 
 def show_path(segments: Path) -> str:
-    """A path as people write it: _SB.PC20.S00"""
+    """A path in readable form: _SB.PC20.S00"""
     return '.'.join(segment.rstrip('_') for segment in segments)
 
 

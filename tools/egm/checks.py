@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a host has and lacks for VMs on EGM: the one list of checks.
+"""The checks of a host for VMs on EGM.
 
 `egm-vm host` shows it, `check` prints a line for each, and `qemu` and `libvirt` refuse a
 VM that a problem concerns.
@@ -22,7 +22,7 @@ _SYSFS = '/sys/class/egm'
 
 
 def _user_name() -> str:
-    """Of this process; containers have users without a name."""
+    """The name of this process's user, or the number of a user without a name."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
@@ -36,17 +36,17 @@ def _driver(gpu: Gpu) -> str:
 
 
 def _load(module: str) -> str:
-    """Shell that loads a module, after a reboot, too."""
+    """A shell command that loads a module now and after each reboot."""
     return f'echo {module} > /etc/modules-load.d/{module}.conf; modprobe {module}'
 
 
 def _bind(gpu: Gpu) -> str:
-    """Shell that gives a GPU to vfio, after a reboot, too."""
+    """A shell command that binds a GPU to vfio now and after each reboot."""
     return f'driverctl set-override {gpu.address} {_driver(gpu)}'
 
 
 def _rule(match: str, name: str, user: str) -> str:
-    """Shell that gives a user a device, after a reboot, too."""
+    """A shell command that makes a user the owner of a device now and after each reboot."""
     return (f"echo '{match}, OWNER=\"{user}\"' > /etc/udev/rules.d/70-egm-{name}.rules; "
             'udevadm control --reload; udevadm trigger')
 
@@ -71,11 +71,11 @@ def _check_access(host: Host, check: str, path: str, subject: str = '') -> \
 
 
 def _check_none(host: Host) -> Finding:
-    """Why there is no region."""
+    """The reason why there is no region."""
     unbound = [g for g in host.loose_gpus if not g.bound and not g.vgpu]
     if unbound:
         return Finding(
-            'regions', PROBLEM, 'this host has no EGM region: some drivers make one only '
+            'regions', PROBLEM, 'this host has no EGM region: some drivers create one only '
             f'when its GPUs have a vfio driver; {", ".join(g.address for g in unbound)} '
             'have none', hint=_users_hint(host, unbound[0]),
             command='; '.join(_bind(g) for g in unbound)
@@ -83,12 +83,12 @@ def _check_none(host: Host) -> Finding:
     if not any(os.path.exists(host.path(f'/sys/module/{name}'))
                for name in ('nvgrace_egm', 'egm')):
         return Finding('regions', PROBLEM, 'this host has no EGM region: the driver is '
-                       'not loaded', hint='NVIDIA\'s kernels have it, others do not',
+                       'not loaded', hint='only NVIDIA\'s kernels have it',
                        command=_load('nvgrace-egm'))
     return Finding(
         'regions', PROBLEM, 'this host has no EGM region: the firmware has set no memory '
         'aside', hint='in the menu of the firmware, "EGM" turns it on, and "EGM '
-        'Hypervisor reserved memory per socket" is what is left for the host')
+        'Hypervisor reserved memory per socket" sets the memory that the host keeps')
 
 
 def _check_regions(host: Host) -> Iterator[Finding]:
@@ -98,8 +98,8 @@ def _check_regions(host: Host) -> Iterator[Finding]:
     else:
         yield Finding('regions', PASS, ', '.join(r.name for r in host.regions))
     for name in host.odd_names:
-        yield Finding('region-name', NOTE, f'{_SYSFS}/{name} is not called like a region, '
-                      'egm and a number: it is left out')
+        yield Finding('region-name', NOTE, f'{_SYSFS}/{name} does not have the name of a region, '
+                      'egm and a number: it is ignored')
     for region in host.regions:
         yield _check_device(host, region)
         yield from _check_access(host, 'region-access', region.device, region.name)
@@ -114,8 +114,8 @@ def _check_device(host: Host, region: Region) -> Finding:
     if os.path.exists(host.path(region.device)):
         return Finding('region-device', PASS, f'{region.device} exists', region.name)
     return Finding('region-device', PROBLEM, f'{region.device} is missing', region.name,
-                   hint='a container has to be given this device; else load the driver '
-                   'again')
+                   hint='in a container, pass this device to it; elsewhere, load the '
+                   'driver again')
 
 
 def _check_memory(host: Host, region: Region) -> Finding:
@@ -134,7 +134,7 @@ def _check_size(region: Region) -> Finding:
     """The size that the driver reports."""
     if not region.reported:
         return Finding('region-size', PROBLEM, f'{region.name}: the driver does not '
-                       'report the size of the region, and QEMU does not use it',
+                       'report the size of the region, so QEMU refuses it',
                        region.name, hint='use a newer version of the driver')
     if region.size < plan.LARGE_PAGE:
         return Finding('region-size', PROBLEM, f'{region.name}: egm_size is '
@@ -142,7 +142,7 @@ def _check_size(region: Region) -> Finding:
                        region.name)
     if region.size % plan.LARGE_PAGE:
         return Finding('region-size', NOTE, f'{region.name}: {size_text(region.size)} '
-                       f'({region.reported}) are not a multiple of 2 MiB; the rest is '
+                       f'({region.reported}) is not a multiple of 2 MiB; the rest is '
                        'not used', region.name)
     return Finding('region-size', PASS, f'{region.name} has {size_text(region.size)}',
                    region.name)
@@ -152,7 +152,7 @@ def _check_members(region: Region) -> Iterator[Finding]:
     """The GPUs of a region."""
     if not region.gpus:
         yield Finding('region-gpus', PROBLEM, f'{region.name} has no GPU', region.name,
-                      hint='some drivers only know the GPUs that were there when they '
+                      hint='some drivers only know the GPUs that were present when they '
                       'were loaded')
         return
     yield Finding('region-gpus', PASS, f'{region.name} has '
@@ -181,7 +181,7 @@ def _check_gpus(host: Host, iommufd: bool) -> Iterator[Finding]:
             yield Finding('gpu-region', PROBLEM, f'GPU {address} is listed by several '
                           f'regions: {", ".join(names)}', address)
         if not gpu.present:
-            yield Finding('gpu-present', PROBLEM, f'GPU {address} is not there', address)
+            yield Finding('gpu-present', PROBLEM, f'GPU {address} not found', address)
             continue
         if gpu.vgpu:
             yield Finding('gpu-use', USED, f'GPU {address} {gpu.vgpu}', address)
@@ -241,7 +241,7 @@ def _check_no_group(host: Host, gpu: Gpu) -> Finding:
 
 
 def _users_hint(host: Host, gpu: Gpu) -> str:
-    """Who uses the driver that a GPU is to be taken from."""
+    """A hint with the users of the driver that a GPU is taken from; empty: none."""
     users = sorted({u for name, found in host.holders.items()
                     if name.startswith('/dev/nvidia') for u in found})
     if gpu.driver != 'nvidia' or not users:
@@ -262,17 +262,17 @@ def _check_driver(host: Host, gpu: Gpu) -> Finding:
 
 
 def _check_neighbours(gpu: Gpu) -> Iterator[Finding]:
-    """Who else is in its IOMMU group."""
+    """Other devices in its IOMMU group."""
     for other in gpu.neighbours:
         known = ', '.join([*other.interfaces, f'driver {other.driver}'])
         yield Finding('gpu-group', PROBLEM, f'{other.address} ({known}) is in the IOMMU group '
-                      f'of GPU {gpu.address}, and a driver of the host has it',
-                      gpu.address, hint='the host may need it; a VM that is given the GPU '
-                      'has to be given both, or its driver has to be vfio-pci')
+                      f'of GPU {gpu.address}, and is bound to a driver of the host',
+                      gpu.address, hint='the host may need it; pass both devices to the VM, '
+                      'or bind this device to vfio-pci')
 
 
 def _check_kernel(host: Host, iommufd: bool) -> Iterator[Finding]:
-    """What the kernel does for VMs."""
+    """The kernel's support for VMs."""
     if host.gpus:
         yield _check_iommufd(host)
     if iommufd:
@@ -285,9 +285,9 @@ def _check_kernel(host: Host, iommufd: bool) -> Iterator[Finding]:
     if host.arch != 'aarch64':
         yield Finding('kvm', NOTE, f'this is {host.arch}: VMs run without KVM, slowly')
     elif not os.path.exists(host.path('/dev/kvm')):
-        yield Finding('kvm', PROBLEM, 'there is no /dev/kvm: VMs would run without KVM, '
-                      'slowly', hint='Linux has to start at EL2, and a container has to be '
-                      'given this device')
+        yield Finding('kvm', PROBLEM, 'there is no /dev/kvm: VMs would run slowly, '
+                      'without KVM', hint='Linux has to boot at EL2; in a container, pass '
+                      'this device to it')
     else:
         yield Finding('kvm', PASS, '/dev/kvm exists')
         yield from _check_access(host, 'kvm-access', '/dev/kvm')
@@ -297,7 +297,7 @@ def _check_kernel(host: Host, iommufd: bool) -> Iterator[Finding]:
 
 
 def _check_iommufd(host: Host) -> Finding:
-    """Which way GPUs are passed through."""
+    """How GPUs are passed through."""
     without = [g.address for g in host.gpus if g.bound and not g.cdev]
     if not os.path.exists(host.path('/dev/iommu')):
         return Finding('iommufd', NOTE, 'no iommufd: VMs use the type1 container',
@@ -327,8 +327,8 @@ def _check_mapping(maps: bool) -> Finding:
     if maps:
         return Finding('kvm-maps-egm', PASS, 'KVM maps device memory cacheable')
     return Finding('kvm-maps-egm', NOTE, 'KVM does not report that it maps device memory '
-                   'cacheable (capability 243): unless it is a kernel of NVIDIA, a VM dies '
-                   'at its first instruction')
+                   'cacheable (capability 243): unless this is one of NVIDIA\'s kernels, a VM '
+                   'hangs at its first instruction')
 
 
 def _check_emulator(emulator: Emulator) -> Iterator[Finding]:
@@ -366,14 +366,14 @@ def why_no_smmu(found: list[Finding], vm: Vm) -> str:
 
 
 def find(host: Host, emulator: Emulator, iommufd: bool | None = None) -> list[Finding]:
-    """All there is to say. iommufd: whether VMs use it; None: if the host has it"""
+    """All findings. iommufd: whether VMs use it; None: if the host has it"""
     iommufd = host.iommufd if iommufd is None else iommufd
     return [*_check_regions(host), *_check_gpus(host, iommufd),
             *_check_kernel(host, iommufd), *_check_emulator(emulator)]
 
 
 def refuse(found: list[Finding], vm: Vm, skip: tuple[str, ...] = ()) -> list[str]:
-    """Why a VM cannot be had, one line each; skip: checks that do not matter to it."""
+    """The reasons against a VM, one line each; skip: checks that do not concern it."""
     subjects = {'', *(s.region.name for s in vm.sockets),
                 *(g.host.address for g in vm.gpus)}
     reasons = []

@@ -11,7 +11,7 @@ from .format import number_list, size_short
 from .options import Settings
 from .plan import Vm
 
-# Not `max`, which is slower: it checks its pointers.
+# `max` is slower, because it emulates pointer authentication.
 TCG_CPU = 'neoverse-n1'
 _IOMMUFD = 'iommufd0'
 Line = tuple[str, ...]
@@ -122,8 +122,8 @@ def command(vm: Vm, emulator: Emulator, settings: Settings,
 
 
 def shell_text(lines: Sequence[Line]) -> str:
-    """To paste into a shell, one option a line; of the many short ones about
-    nodes, as many as fit."""
+    """Text to paste into a shell, one option per line; several short options about
+    nodes share a line."""
     shown: list[str] = []
     for line in map(shlex.join, lines):
         if line.startswith(('-numa dist', '-numa node')) and \
@@ -136,5 +136,5 @@ def shell_text(lines: Sequence[Line]) -> str:
 
 
 def words(lines: Sequence[Line]) -> list[str]:
-    """To run."""
+    """The words, to run them."""
     return [word for line in lines for word in line]

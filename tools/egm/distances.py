@@ -28,7 +28,7 @@ class Node:
 
 
 def _usual(nodes: Sequence[Node], sockets: Mapping[tuple[int, int], int]) -> dict:
-    """Those that hosts have; sockets: how far apart they are, if it is known."""
+    """The usual distances of hosts; sockets: the distance between them, if it is known."""
     apart = {key: min(max(value, LOCAL + 1), _END - 80)
              for key, value in sockets.items()}
     own = max(OWN_GPU, max(apart.values(), default=0) + OTHER)
@@ -46,8 +46,8 @@ def _usual(nodes: Sequence[Node], sockets: Mapping[tuple[int, int], int]) -> dic
 
 
 def _of_host(nodes: Sequence[Node], slit) -> dict | None:
-    """Those of the host's SLIT; None: it does not know all nodes, or has GPU memory
-    nearer than a socket."""
+    """The distances in the host's SLIT; None: it lacks nodes, or GPU memory is
+    nearer than a socket in it."""
     if any(n.domain is None or n.domain >= slit.count for n in nodes):
         return None
     found = {(a.number, b.number): slit.distance(a.domain, b.domain)

@@ -12,7 +12,7 @@ import subprocess
 
 NAME = 'qemu-system-aarch64'
 _FIRMWARE = 'edk2-aarch64-code.fd'
-# Of each of the two flash devices of the virt machine
+# Size of each of the two flash devices of the virt machine
 _FLASH = 64 << 20
 # What the SMMUs of Grace have, as no file reports it: no range invalidation, 20 bits for
 # substream IDs, which is `pasid` in NVIDIA's QEMU, and addresses of 48 bits.
@@ -51,7 +51,7 @@ class Emulator:
         return None
 
     def check_firmware(self) -> str:
-        """What is wrong with the firmware; empty: nothing."""
+        """The problem with the firmware; empty: none."""
         if self.firmware is None:
             return 'there is no UEFI firmware for guests'
         try:
@@ -66,7 +66,7 @@ class Emulator:
         return ''
 
     def _help(self, *args: str) -> str:
-        """What QEMU prints; nothing if it cannot be run."""
+        """The output of QEMU; empty if it cannot be run."""
         try:
             run = subprocess.run([self.path, *args], text=True, check=False,
                                  stdin=subprocess.DEVNULL, errors='replace',

@@ -5,20 +5,20 @@ from __future__ import annotations
 
 import dataclasses
 
-# PROBLEM keeps VMs from starting, or GPUs from their memory. USED is the state of
-# what a VM has: another one cannot have it. UNREAD: nobody knows.
+# PROBLEM: VMs do not start, or GPUs cannot use their memory. USED: a VM has the
+# device, so another VM cannot have it. UNREAD: the state is unknown.
 PASS, NOTE, USED, UNREAD, PROBLEM = 'pass', 'note', 'used', 'unread', 'problem'
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What a check found."""
+    """The result of one check."""
     id: str             # names the check, for programs: region-size
     level: str
     text: str           # for people
     subject: str = ''   # the region or GPU that it is about; empty: all of them
     hint: str = ''      # what to do, as a sentence
-    command: str = ''   # what to do, as a command of a shell; it lasts
+    command: str = ''   # what to do, as a shell command with a permanent effect
 
     def as_dict(self) -> dict:
         """For JSON."""
@@ -27,7 +27,7 @@ class Finding:
 
 
 def lines(findings: list[Finding]) -> list[str]:
-    """Problems, then notes, each with what to do."""
+    """Lines with problems, then notes, each with its command or hint."""
     text = []
     for level, word in ((PROBLEM, 'problem'), (UNREAD, 'unread'), (NOTE, 'note')):
         for finding in findings:

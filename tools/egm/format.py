@@ -29,7 +29,7 @@ def size_text(size: int) -> str:
 
 
 def size_short(size: int) -> str:
-    """As QEMU's options take it: 1 << 30 -> 1G; never a fraction."""
+    """A size in the form of QEMU's options: 1 << 30 -> 1G; never a fraction."""
     number, unit = _exact(size)
     return f'{number}{_UNITS[unit][0]}' if unit else str(number)
 
@@ -53,5 +53,5 @@ def table(rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def json_text(data: object) -> str:
-    """JSON for programs; of ASCII only, whatever the locale."""
+    """JSON for programs; only ASCII, in every locale."""
     return json.dumps(data, indent=2)

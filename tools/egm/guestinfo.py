@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What Linux, in a guest, reports about the machine that it runs on."""
+"""Read what Linux in a guest reports about its machine."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def pci_functions(root: str | os.PathLike = '') -> list[report.Function]:
 
 
 def nodes(root: str | os.PathLike = '') -> int | None:
-    """How many NUMA nodes the kernel has room for; None if it does not report it."""
+    """The number of NUMA nodes that the kernel supports; None if it is not reported."""
     return sysfs.count_list(sysfs.read_text(
         f'{root}/sys/devices/system/node/possible')) or None
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which processes have a device open, mapped or locked.
+"""Find the processes that have a device open, mapped or locked.
 
 Nothing of another process is followed: its descriptors are read as links, and only
 files in this process' own /dev are looked at. The file that a descriptor is open on can
@@ -17,7 +17,7 @@ import stat
 from . import sysfs
 from .format import printable
 
-# Devices that are known by name, wherever the process has them from
+# Devices that are recognized by name, in each mount namespace
 _DEVICE = re.compile(r'/dev/(?:egm[0-9]+|vfio/(?:devices/)?\w+|nvidia[0-9]+)')
 _MAPPED = re.compile(rb' (/dev/[^\n]*)$', re.M)
 _O_PATH = 0o10000000
@@ -34,7 +34,7 @@ class User:
 
 
 def device_number(path: str) -> str:
-    """The number of a character device, 511:4; empty if it is none."""
+    """The number of a character device, 511:4; empty if the file is not one."""
     try:
         found = os.stat(path)
     except OSError:
@@ -56,7 +56,7 @@ class _Devices:
         """The device of a name in /dev."""
         if name not in self.names:
             found = name if _DEVICE.fullmatch(name) else ''
-            # A node of another name. Nobody but root can mount something here.
+            # A node with another name. Only root can mount something here.
             if not found and name.count('/') == 2:
                 found = self.numbers.get(device_number(f'{self.root}{name}'), '')
             self.names[name] = found
@@ -120,7 +120,7 @@ class _Process:
 
 
 def _locks(root: str) -> dict[tuple[int, int, int], set[str]]:
-    """The processes with locks, which everybody may see, by device and inode of the
+    """The processes with locks, which all users can see, by device and inode of the
     file system."""
     found: dict[tuple[int, int, int], set[str]] = {}
     for pid, major, minor, inode in re.findall(
@@ -146,8 +146,8 @@ def find(root: str, numbers: dict[str, str]) -> dict[str, list[User]]:
             continue
         process = _Process(root, pid)
         used = process.open(devices)
-        # Who has a region open need not be asked whether it is mapped, too; the kernel
-        # may be busy with just that.
+        # If a process has the region open, do not read its mappings as well: the kernel
+        # may be busy with exactly this mapping.
         if not any(device in regions for device in used):
             used |= process.mapped(devices)
         for device in used:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a host has: EGM regions, their GPUs, and their users.
+"""Read the EGM regions of a host, their GPUs, and their users.
 
 Everything is read from /sys, /proc and /dev below `root`. /dev/egmX is never
 opened, because its driver would clear the region.
@@ -32,7 +32,7 @@ _IOMMU_VIOMMU_ALLOC = 0x3b90
 _EXTENDED, _ATS = 0x100, 0x0f
 # Linux' flags of a resource: memory, prefetchable, 64-bit
 _WINDOW = 0x00200 | 0x02000 | 0x100000
-# More than the addresses of any processor reach
+# Larger than the address space of any processor
 _SIZE_END = 1 << 52
 
 
@@ -80,7 +80,7 @@ class Gpu:
 
     @property
     def vgpu(self) -> str:
-        """Why the host's own driver has to keep it; empty: it need not."""
+        """The reason why the host's own driver has to keep it; empty: there is none."""
         if self.mdevs:
             return f'has mediated devices (vGPU): {", ".join(self.mdevs)}'
         if self.virtual and self.driver == 'nvidia' and not self.bound:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Names, files and numbers that the user gives to a VM, checked as what they are."""
+"""Check names, files and numbers that the user sets for a VM."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Disk:
 
 @dataclasses.dataclass
 class Settings:
-    """What a VM has besides its sockets."""
+    """The settings of a VM except its sockets."""
     name: str
     accel: str = 'kvm'              # or tcg
     iommufd: bool = True            # else type1
@@ -48,7 +48,7 @@ def default_name(vm: Vm) -> str:
 
 
 def default_qmp(name: str) -> str:
-    """Where the QMP socket of a VM is; empty if there is no good place."""
+    """The default path of a VM's QMP socket; empty if no directory is suitable."""
     directory = '/run' if os.geteuid() == 0 else os.environ.get(
         'XDG_RUNTIME_DIR', f'/run/user/{os.geteuid()}')
     path = os.path.join(directory, re.sub(r'[^\w.+-]', '_', name, flags=re.A) + '.qmp')
@@ -63,7 +63,7 @@ def identity(host: Host, name: str) -> tuple[str, str]:
 
 
 def check_text(option: str, text: str) -> Iterator[str]:
-    """What neither XML nor a shell's line can hold."""
+    """Errors: text that neither XML nor a line of shell can contain."""
     if not text:
         yield f'{option} is empty'
     elif not text.isprintable():
@@ -71,10 +71,10 @@ def check_text(option: str, text: str) -> Iterator[str]:
 
 
 def check_name(name: str) -> Iterator[str]:
-    """What libvirt takes, and QEMU's -name."""
+    """Errors: names that libvirt or QEMU's -name does not accept."""
     yield from check_text('--name', name)
     if '/' in name or (name and not name.strip()):
-        yield f'--name {name!r}: a name has no slash, and not only spaces'
+        yield f'--name {name!r}: a name must not contain a slash or consist of spaces'
 
 
 def check_net(host: Host, net: str) -> Iterator[str]:
@@ -91,7 +91,7 @@ def check_net(host: Host, net: str) -> Iterator[str]:
 
 
 def check_qmp(path: str) -> Iterator[str]:
-    """Where QEMU can make a socket."""
+    """Errors: paths where QEMU cannot create a socket."""
     if path == 'none':
         return
     yield from check_text('--qmp', path)
@@ -117,6 +117,6 @@ def read_disk(path: str) -> tuple[Disk | None, list[str]]:
     except FileNotFoundError:
         return None, [f'--disk {path} does not exist']
     except OSError as error:
-        return None, [f'--disk {path} cannot be read, so its format is not known: '
+        return None, [f'--disk {path}: cannot read the file to detect its format: '
                       f'{error.strerror}']
     return Disk(where, stat.S_ISBLK(mode), kind), []

@@ -331,12 +331,12 @@ def _note_sizes(vm: Vm) -> Iterator[Finding]:
         name, size = socket.region.name, size_text(socket.size)
         if 0 < socket.left < _STEP:
             yield Finding('vm-rest', NOTE, f'{name}: {size_text(socket.left)} of '
-                          f'{size_text(socket.region.size)} are not used', name)
+                          f'{size_text(socket.region.size)} is not used', name)
         if socket is not vm.sockets[-1] and socket.size % _HUGE_PAGE:
             near = socket.size - socket.size % _HUGE_PAGE
             yield Finding(
-                'vm-alignment', NOTE, f'{size} of {name} are not a multiple of 512 MiB: '
-                'guests with pages of 64 KiB lose large pages on the next socket' +
+                'vm-alignment', NOTE, f'{size} of {name} is not a multiple of 512 MiB: '
+                'guests with 64 KiB pages cannot use large pages on the next socket' +
                 (f'; --memory {near // MIB}M does not' if near else ''), name)
     if vm.sockets[0].size < _UEFI:
         yield Finding('vm-uefi', NOTE, f'{size_text(vm.sockets[0].size)} on the first '

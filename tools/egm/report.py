@@ -225,7 +225,7 @@ def _check_bridge(gpu: Gpu) -> None:
                     'no NUMA node, and its driver uses no EGM')
     elif domain != gpu.pxm:
         gpu.problem('gpu-bridge', f'{gpu.bridge.path} has _PXM {domain}: the driver '
-                    f'takes the memory of domain {domain} for EGM, not '
+                    f'treats the memory of domain {domain} as EGM, not '
                     f'of {gpu.pxm}; the GPU would use wrong memory')
 
 
@@ -243,10 +243,10 @@ def _check_ram(gpu: Gpu, affinities: list[Affinity], plugged: Iterable[Plugged])
             where = f'{name}, {low:#x}-{high - 1:#x}, '
             if hot:
                 gpu.note('gpu-window', f'{where}is room to plug memory into proximity '
-                         f'domain {gpu.pxm}: the GPU would take it for EGM')
+                         f'domain {gpu.pxm}: the GPU would treat it as EGM')
             else:
                 gpu.problem('gpu-ram', f'{where}is RAM of proximity domain {gpu.pxm} '
-                            'outside of the range: the GPU takes it for EGM')
+                            'outside of the range: the GPU treats it as EGM')
 
 
 def _check_alignment(gpu: Gpu, affinities: list[Affinity]) -> None:
@@ -263,7 +263,7 @@ def _check_alignment(gpu: Gpu, affinities: list[Affinity]) -> None:
                     "the GPU's large pages break" + hint(_LARGE))
     elif gpu.base % _HUGE:
         gpu.note('gpu-alignment', f'the base {gpu.base:#x} is not a multiple of 512 MiB: '
-                 'guests with pages of 64 KiB lose large pages' + hint(_HUGE))
+                 'guests with 64 KiB pages cannot use large pages' + hint(_HUGE))
 
 
 def _check_initiators(gpu: Gpu, table: Srat) -> None:
@@ -275,7 +275,7 @@ def _check_initiators(gpu: Gpu, table: Srat) -> None:
     own = [i for i in table.initiators
            if not gpu.function or i.address == gpu.function.address]
     if not any(i.enabled for i in own):
-        gpu.problem('gpu-initiators', 'SRAT has no Generic Initiator of it: its driver does '
+        gpu.problem('gpu-initiators', 'SRAT has no Generic Initiator for it: its driver does '
                     'not load')
     ram = {a.pxm for a in table.affinities
            if a.enabled and a.size and not a.hot_pluggable}
@@ -342,7 +342,7 @@ def _check_tables(tables: Tables, devices: list[aml.Device], notes: list[str],
     for text in notes[:_MOST_NOTES]:
         yield Finding('aml', UNREAD, text)
     if len(notes) > _MOST_NOTES:
-        yield Finding('aml', UNREAD, f'{len(notes) - _MOST_NOTES} more of the kind')
+        yield Finding('aml', UNREAD, f'{len(notes) - _MOST_NOTES} more parts like these')
     if table.damage:
         yield Finding('srat', UNREAD, f'cannot read all of SRAT: {table.damage}')
     if slit.damaged:
@@ -443,7 +443,7 @@ def analyse(tables: Tables, functions: list[Function] | None = None,
     if functions is not None:
         _match(gpus, functions)
     if len(gpus) > _MOST_GPUS:
-        raise ValueError(f'there are {len(gpus)} GPUs; this program takes {_MOST_GPUS}')
+        raise ValueError(f'there are {len(gpus)} GPUs; this program supports {_MOST_GPUS}')
     _explain_missing([g for g in gpus if not g.path], devices)
     for gpu in gpus:
         if not gpu.complete:

@@ -55,7 +55,7 @@ class Socket(Monitor):
         except OSError as error:
             raise RuntimeError(f'{path}: {error.strerror or error}') from error
         if 'QMP' not in self._receive(
-                f'no answer for {_PATIENCE} s: is somebody else connected to this socket?'):
+                f'no answer for {_PATIENCE} s: is another program connected to this socket?'):
             raise RuntimeError(f'{path} is not a QMP socket')
         self.socket.settimeout(_LIMIT)
         self.command('qmp_capabilities')
@@ -123,7 +123,7 @@ def _parse(name: str, text: bytes) -> dict:
     except ValueError:
         message = None
     if not isinstance(message, dict):
-        raise RuntimeError(f'{name}: this is not an answer of QEMU')
+        raise RuntimeError(f'{name}: QEMU\'s answer is not valid')
     return message
 
 
@@ -206,7 +206,7 @@ def _read_tables_of_uefi(memory: Memory, start: int, data: bytes) -> tables.Tabl
             return tables.read(memory.read, start + offset)
     raise RuntimeError(
         f'there is no ACPI RSDP in {start:#x}-{start + len(data) - 1:#x}, where UEFI puts '
-        'it: the firmware has not come that far, or is another one; in a Linux '
+        'it: the firmware has not installed its tables yet, or is not UEFI; in a Linux '
         'guest, /sys/firmware/efi/systab has the address for --rsdp')
 
 
@@ -225,7 +225,7 @@ def read_tables(memory: Memory, rsdp: int | None = None) -> \
     # Firmware installs one table after the other, while the VM runs.
     if 'SRAT' not in found and memory.first_node():
         raise RuntimeError('the VM has NUMA nodes and its ACPI tables have no SRAT: '
-                           'the firmware has not come that far, or is another one')
+                           'the firmware has not installed its tables yet, or is not UEFI')
     return found, smbios.find_in_memory(data, memory.read)
 
 

@@ -24,7 +24,7 @@ class Affinity:
     size: int
     pxm: int
     enabled: bool
-    hot_pluggable: bool = False     # where RAM can come, not where it is
+    hot_pluggable: bool = False     # RAM can be plugged there; there may be none yet
 
     @property
     def end(self) -> int:
@@ -48,11 +48,11 @@ class Srat:
     initiators: list[Initiator] = dataclasses.field(default_factory=list)
     processors: list[int] = dataclasses.field(default_factory=list)   # their domains
     domains: set[int] = dataclasses.field(default_factory=set)  # those with a node
-    damage: str = ''    # why not all of it could be read
+    damage: str = ''    # the reason why a part could not be read
 
 
 def _read_initiator(index: int, entry: bytes) -> Initiator:
-    """One of a PCI function has its address."""
+    """The address of the PCI function in an initiator; empty: it names no PCI function."""
     kind, pxm, handle, flags = struct.unpack_from('<BI16sI', entry, 3)
     address = ''
     if kind == 1:       # PCI

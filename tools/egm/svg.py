@@ -90,7 +90,7 @@ def _draw_socket(socket: Socket, base: int, x: int, width: int) -> Iterator[str]
 
 
 def picture(vm: Vm) -> str:
-    """An SVG document of ASCII that is legible on light and on dark ground."""
+    """An SVG document in ASCII that is legible on light and dark backgrounds."""
     body: list[str] = []
     x, base = 0, _RAM_BASE
     for socket in vm.sockets:

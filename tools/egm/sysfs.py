@@ -60,7 +60,7 @@ def list_names(path: str | os.PathLike) -> list[str]:
 
 
 def parse_list(text: str) -> list[range]:
-    """A list of CPUs or nodes such as 0-3,8; what is not one is left out."""
+    """A list of CPUs or nodes such as 0-3,8; invalid parts are omitted."""
     ranges = []
     for part in text.split(','):
         match = re.fullmatch(r'([0-9]{1,6})(?:-([0-9]{1,6}))?', part.strip(), re.A)
@@ -70,5 +70,5 @@ def parse_list(text: str) -> list[range]:
 
 
 def count_list(text: str) -> int:
-    """How many numbers are in such a list."""
+    """The number of entries in such a list."""
     return sum(map(len, parse_list(text)))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 # Where RAM begins on the virt machine
 RAM_BASE = 0x40000000
 
-# Those that say something about EGM; there can be several SSDT.
+# The tables that are relevant for EGM; there can be several SSDT.
 WANTED = ('DSDT', 'SSDT', 'SRAT', 'SLIT', 'IORT')
 _HEADER = 36
 # Larger than any that QEMU makes. Firmware adds a few; a guest could add any number.
@@ -17,13 +17,13 @@ _LARGEST, _LARGEST_SUM, _MOST = 4 << 20, 32 << 20, 256
 _MOST_RSDP = 16
 Tables = dict[str, list[bytes]]
 
-# What the boot medium of QEMU's tests leaves at a multiple of 1 MiB, followed
+# The boot medium of QEMU's tests writes this at a multiple of 1 MiB, followed
 # by the addresses of the RSDP of ACPI 1.0 and 2.0.
 _MARK = bytes.fromhex('b1a687ab3420a0bd71bd375007757785')
 
 
 def check(data: bytes) -> str:
-    """What is wrong with a table as a whole (ACPI 6.5, 5.2.6); empty: nothing."""
+    """The problem with a table as a whole (ACPI 6.5, 5.2.6); empty: none."""
     if len(data) < _HEADER:
         return 'this is not an ACPI table'
     signature, length = struct.unpack_from('<4sI', data)
@@ -40,7 +40,7 @@ def check(data: bytes) -> str:
 
 
 def add(tables: Tables, data: bytes) -> None:
-    """Keep a table that is wanted; ValueError: there is one of its kind already."""
+    """Keep a table if it is wanted; ValueError: the same kind was already found."""
     name = data[:4].decode('latin-1')
     if name in WANTED:
         found = tables.setdefault(name, [])
