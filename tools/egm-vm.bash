@@ -38,7 +38,7 @@ _egm_files() {
 _egm_vm() {
     local line=${COMP_LINE:0:COMP_POINT} current previous what=host word list options words=()
     local host='--help --version --root' shape='--gpus --socket --cpus --memory --initiators'
-    local vm='--name --disk --net --accel --no-check --iommufd --type1 --qemu --firmware'
+    local vm='--name --disk --net --accel --no-pin --no-check --iommufd --type1 --qemu --firmware'
 
     # Words are separated by space here, whatever COMP_WORDBREAKS is.
     read -ra words <<< "$line"

@@ -24,8 +24,8 @@ import unittest
 import unittest.mock
 import xml.etree.ElementTree as ET
 
-from egm import (checks, cmdline, domain, emulator, hostinfo, hostview, opening, options, plan,
-                 running)
+from egm import (checks, cmdline, domain, emulator, hostinfo, hostview, opening, options,
+                 pinning, plan, running)
 from lib import BUILD, MIB, TOP, grace, machine, standin
 from tools import acpi_made, fuzz
 
@@ -1147,8 +1147,9 @@ class Opens(Case):
                     (self.root / f'mapped-{name}').unlink()
         self.assertEqual(list(self.root.glob('mapped-*')), [])
 
-    def run_vm(self, environment, *args):
-        """Run a VM: what egm-vm prints, query-acpi-egm-memory, the path of the RAM."""
+    def run_vm(self, environment, *args, wait=lambda _: None):
+        """Run a VM: what egm-vm prints, query-acpi-egm-memory, the path of the RAM.
+        wait: is called with its monitor"""
         path = self.root / 'qmp'
         with subprocess.Popen(
                 [TOP / 'tools/egm-vm', 'qemu', '--root', self.root, '--qemu', QEMU,
@@ -1168,6 +1169,7 @@ class Opens(Case):
             while set(self.users('egm4')) - {vm.pid}:
                 self.assertLess(time.monotonic(), end)
                 time.sleep(0.05)
+            wait(monitor)
             monitor.command('quit')
             return vm.communicate()[0], found[0], ram
 
@@ -1186,6 +1188,55 @@ class Opens(Case):
         text, _, ram = self.run_vm(None, '--no-check')
         self.assertNotIn('egm4: open', text)
         self.assertEqual(ram, f'{self.root}/dev/egm4')
+
+    def cpus(self, node, text):
+        """Change the CPUs of a node."""
+        self.made.file(f'/sys/devices/system/node/node{node}/cpulist').write_text(text)
+
+    def test_pinned(self):
+        """The vCPUs of a node run on the CPUs of its socket; the VM's QMP socket is free."""
+        allowed = sorted(os.sched_getaffinity(0))
+        for args in (), ('--no-check',), ('--no-pin',):
+            for cpu in (allowed[0], allowed[-1]):
+                wanted = set(allowed) if '--no-pin' in args else {cpu}
+                self.cpus(0, f'{cpu}')
+
+                def wait(monitor, wanted=wanted):
+                    end = time.monotonic() + machine.LIMIT
+                    threads = [c['thread-id'] for c in monitor.command('query-cpus-fast')]
+                    self.assertEqual(len(threads), 2)
+                    while any(os.sched_getaffinity(t) != wanted for t in threads):
+                        self.assertLess(time.monotonic(), end)
+                        time.sleep(0.05)
+                text = self.run_vm(None, '--cpus', '2', *args, wait=wait)[0]
+                self.assertNotIn('cannot pin', text)
+                (self.root / 'qmp').unlink(missing_ok=True)
+
+    def test_not_pinned(self):
+        """CPUs that QEMU cannot have are a note; without CPUs, nothing is done."""
+        def wait(monitor):
+            end = time.monotonic() + machine.LIMIT
+            while not any(c['label'] == 'pinning' and c['filename'].startswith('disconnected')
+                          for c in monitor.command('query-chardev')):
+                self.assertLess(time.monotonic(), end)
+                time.sleep(0.05)
+        self.cpus(0, '100000-100003\n')
+        self.assertIn('note: cannot pin vCPUs to CPUs 100000-100003 of the host: Invalid '
+                      'argument', self.run_vm(None, wait=wait)[0])
+        self.cpus(0, '\n')
+        vm = plan.make(hostinfo.read(str(self.root)), socket=0)
+        self.assertIsNone(pinning.start(vm, []))
+
+    def test_pins_shared_threads(self):
+        """TCG can have one thread for all vCPUs."""
+        vm = plan.make(self.machine, cpus=4)
+        monitor = unittest.mock.Mock()
+        monitor.command.return_value = [
+            {'thread-id': 7 + i // 3, 'cpu-index': i} for i in range(4)]
+        with unittest.mock.patch('os.sched_setaffinity') as set_:
+            self.assertEqual(pinning.pin(monitor, vm), [])
+        self.assertEqual([(call.args[0], set(call.args[1])) for call in set_.mock_calls],
+                         [(7, {0, 1}), (8, {1})])
 
     def test_device(self):
         """QEMU knows a device by its descriptor."""
@@ -1442,6 +1493,12 @@ class Writes(Case):
                           for i in range(4)], ['0', '0', '1', '1'])
         self.assertEqual(len(top.findall('cpu/numa/cell')), 34)
         self.assertEqual(len(top.findall('cpu/numa/cell/distances/sibling')), 34**2)
+        pins = [(p.get('vcpu'), p.get('cpuset')) for p in top.findall('cputune/vcpupin')]
+        self.assertEqual(pins, [(str(i), ('0-71', '72-143')[i // 72]) for i in range(144)])
+        self.assertNotIn('cputune', self.succeeds('libvirt', '--no-pin'))
+        for node in range(2):
+            (self.root / f'sys/devices/system/node/node{node}/cpulist').unlink()
+        self.assertNotIn('cputune', self.succeeds('libvirt'))
 
     def test_picture(self):
         """Everything is in it; the README shows the demo's."""

@@ -79,7 +79,7 @@ def _object_lines(vm: Vm) -> Iterator[Line]:
                               f'pci-dev={gpu.name},node={s.node}')
 
 
-def _other_lines(settings: Settings) -> Iterator[Line]:
+def _other_lines(settings: Settings, monitor: int | None) -> Iterator[Line]:
     disk, net = settings.disk, settings.net
     if disk:
         yield '-drive', (f'if=none,id=disk0,format={disk.format},'
@@ -91,6 +91,9 @@ def _other_lines(settings: Settings) -> Iterator[Line]:
         mac = f',mac={settings.mac}' if settings.mac else ''
         # Without a ROM for network boot, which is not always installed
         yield '-device', f'virtio-net-pci,netdev=net0,bus=pcie.0{mac},romfile='
+    if monitor is not None:
+        yield '-chardev', f'socket,id=pinning,fd={monitor}'
+        yield '-mon', 'chardev=pinning,mode=control'
     if settings.qmp:
         yield '-qmp', f'unix:{_value(settings.qmp)},server=on,wait=off'
     yield '-nodefaults',
@@ -99,13 +102,14 @@ def _other_lines(settings: Settings) -> Iterator[Line]:
 
 
 def command(vm: Vm, emulator: Emulator, settings: Settings,
-            more: Sequence[str] = (), files: Mapping[str, int] | None = None) -> \
-        list[Line]:
+            more: Sequence[str] = (), files: Mapping[str, int] | None = None,
+            monitor: int | None = None) -> list[Line]:
     """A list of options, each a tuple of words; the program first.
 
     more: words at the end
     files: descriptors of the regions, by name, that QEMU inherits; without, it opens the
     regions
+    monitor: descriptor of a connection for QMP that QEMU inherits
     """
     lines: list[Line] = [(str(emulator.path or 'qemu-system-aarch64'),),
                          ('-name', f'guest={_value(settings.name)}')]
@@ -116,8 +120,8 @@ def command(vm: Vm, emulator: Emulator, settings: Settings,
                f'file={_value(emulator.firmware)}')]
     if settings.iommufd and not settings.stand_in:
         lines.append(('-object', f'iommufd,id={_IOMMUFD}'))
-    lines += [*_node_lines(vm, files or {}), *_gpu_lines(vm, settings), *_other_lines(settings),
-              *_object_lines(vm)]
+    lines += [*_node_lines(vm, files or {}), *_gpu_lines(vm, settings),
+              *_other_lines(settings, monitor), *_object_lines(vm)]
     return lines + ([tuple(more)] if more else [])
 
 

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 
 from .cmdline import TCG_CPU
 from .emulator import Emulator
-from .format import number_list
+from .format import number_list, range_list
 from .options import Settings
 from .plan import Gpu, Vm
 
@@ -45,6 +45,12 @@ def _add_cells(numa: ET.Element, vm: Vm) -> None:
             for other in nodes:
                 _add(distances, 'sibling', id=other, value=10 if other == node else
                      vm.distances[min(node, other), max(node, other)])
+
+
+def _add_pinning(tune: ET.Element, vm: Vm) -> None:
+    for s in vm.sockets:
+        for vcpu in s.cpus if s.host_cpus else ():
+            _add(tune, 'vcpupin', vcpu=vcpu, cpuset=range_list(s.host_cpus))
 
 
 def _add_bridges(devices: ET.Element, vm: Vm) -> None:
@@ -128,6 +134,8 @@ def domain(vm: Vm, emulator: Emulator, settings: Settings) -> str:
         _add(top, 'uuid', settings.uuid)
     _add_kib(top, 'memory', vm.size)
     _add(top, 'vcpu', vm.cpus, placement='static')
+    if settings.pin and any(s.host_cpus for s in vm.sockets):
+        _add_pinning(_add(top, 'cputune'), vm)
     system = _add(top, 'os')
     _add(system, 'type', 'hvm', arch='aarch64', machine='virt')
     _add(system, 'loader', os.path.abspath(emulator.firmware or ''), readonly='yes',

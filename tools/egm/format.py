@@ -39,6 +39,11 @@ def number_list(numbers: Sequence[int]) -> str:
     return f'{numbers[0]}-{numbers[-1]}' if len(numbers) > 1 else str(numbers[0])
 
 
+def range_list(ranges: Iterable[range]) -> str:
+    """Numbers of CPUs, in the form of taskset: 0-3,8."""
+    return ','.join(map(number_list, ranges))
+
+
 def printable(text: str) -> str:
     """Text from elsewhere, without control characters and the like."""
     return ''.join(c if c.isprintable() else '?' for c in text)

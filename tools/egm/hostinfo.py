@@ -128,7 +128,7 @@ class Host:
     odd_names: list[str]    # in /sys/class/egm, which are no regions
     loose_gpus: list[Gpu]   # GPUs of NVIDIA that no region lists
     distances: dict[tuple[int, int], int]   # of nodes: as in SLIT
-    cpus: dict[int, int]    # node: how many
+    cpus: dict[int, list[range]]    # node: its CPUs
     memory: dict[int, int]  # node: bytes that the host's kernel has
     cpu_count: int
     gpu_domains: dict[str, list[int]]   # PCI address: domains of the GPU's memory
@@ -187,7 +187,7 @@ class Host:
         """Whether a region is RAM of this host's kernel: its node has memory and CPUs.
         (In the firmware's mode for VMs, no node of the kernel has a region's number,
         or one of GPU memory alone.)"""
-        return self.cpus.get(region.domain, 0) > 0 and \
+        return bool(self.cpus.get(region.domain)) and \
             self.memory.get(region.domain, 0) > 0
 
 
@@ -323,14 +323,14 @@ def _read_nodes(root: str) -> tuple[dict, dict, dict]:
         for other, value in zip(nodes, row):
             if value is not None and 10 <= value <= 255:
                 distances[node, other] = value
-        cpus[node] = sysfs.count_list(sysfs.read_text(place / f'node{node}/cpulist'))
+        cpus[node] = sysfs.parse_list(sysfs.read_text(place / f'node{node}/cpulist'))
         total = re.search(r'MemTotal:\s*([0-9]{1,18}) kB',
                           sysfs.read_text(place / f'node{node}/meminfo'), re.A)
         memory[node] = int(total[1]) << 10 if total else 0
     return distances, cpus, memory
 
 
-def _read_domains(tables: str, cpus: dict[int, int]) -> tuple[dict, dict]:
+def _read_domains(tables: str, cpus: dict[int, list[range]]) -> tuple[dict, dict]:
     """The proximity domains of GPUs' own memory and of nodes with CPUs."""
     table = srat.read(sysfs.read_bytes(f'{tables}/SRAT'))
     gpus: dict[str, list[int]] = {}
@@ -338,7 +338,7 @@ def _read_domains(tables: str, cpus: dict[int, int]) -> tuple[dict, dict]:
         if initiator.enabled and initiator.address:
             gpus.setdefault(initiator.address, []).append(initiator.pxm)
     # Linux numbers the nodes of processors in the order of SRAT.
-    nodes = sorted(node for node, count in cpus.items() if count)
+    nodes = sorted(node for node, ranges in cpus.items() if ranges)
     return gpus, dict(zip(nodes, table.processors))
 
 

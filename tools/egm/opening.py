@@ -23,7 +23,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from . import sysfs
+from . import background, sysfs
 from .format import size_text
 from .hostinfo import Host, Region
 
@@ -92,21 +92,15 @@ def _serve(path: str, theirs: socket.socket, vm: int, vm_file: int) -> None:
 
 
 def _start(region: Region, vm_file: int) -> _Opener:
-    """Start a process for a region. It is not a child of the VM, which knows nothing of
-    it."""
+    """Start a process for a region."""
     ours, theirs = socket.socketpair()
     vm = os.getpid()
-    child = os.fork()
-    if not child:
-        status = 1
-        try:
-            if not os.fork():
-                ours.close()
-                _serve(region.path, theirs, vm, vm_file)
-            status = 0
-        finally:
-            os._exit(status)    # pylint: disable=protected-access
-    os.waitpid(child, 0)
+
+    def serve() -> None:
+        ours.close()
+        _serve(region.path, theirs, vm, vm_file)
+
+    background.start(serve)
     theirs.close()
     return _Opener(region, ours, time.monotonic())
 

@@ -39,6 +39,7 @@ class Settings:
     mac: str = ''                   # of its NIC; empty: QEMU's default
     qmp: str = ''                   # path of its QMP socket; empty: none
     stand_in: str = ''              # a -device in the place of the GPUs, for tests
+    pin: bool = True                # vCPUs, to the CPUs of their socket on the host
     smmu: str = ''                  # options of the GPUs' SMMUs; empty: they have none
 
 

@@ -68,6 +68,7 @@ class Socket:
     size: int           # bytes
     left: int           # bytes of the region that the VM does not use
     cpus: range
+    host_cpus: list[range]  # of its socket; empty: the host does not report them
     gpus: list[Gpu]
 
 
@@ -232,7 +233,8 @@ def _window(gpu: hostinfo.Gpu) -> int:
 def _default_cpus(host: hostinfo.Host, choice: _Choice) -> int:
     """As many as the sockets of the host have."""
     even = host.cpu_count // len(host.regions) or 1
-    total = sum(host.cpus.get(region.node) or even for region, _ in choice)
+    total = sum(sum(map(len, host.cpus.get(region.node, []))) or even
+                for region, _ in choice)
     return min(max(total - total % len(choice), len(choice)),
                _MAX_CPUS - _MAX_CPUS % len(choice))
 
@@ -257,7 +259,7 @@ def _check_counts(choice: _Choice, cpus: int, initiators: int) -> Iterator[str]:
         yield f'{gpus} GPUs: there are PCI host bridges for {_MAX_GPUS}'
 
 
-def _sockets(choice: _Choice, sizes: Sequence[int], cpus: int,
+def _sockets(host: hostinfo.Host, choice: _Choice, sizes: Sequence[int], cpus: int,
              initiators: int) -> list[Socket]:
     """Sockets are the first nodes; the nodes of initiators come after them.
 
@@ -268,7 +270,8 @@ def _sockets(choice: _Choice, sizes: Sequence[int], cpus: int,
     buses = min(_MOST_BUSES, 1 << buses.bit_length() - 1)
     for i, ((region, members), size) in enumerate(zip(choice, sizes)):
         socket = Socket(i, region, size, max(0, region.size - size),
-                        range(i * share, (i + 1) * share), [])
+                        range(i * share, (i + 1) * share),
+                        host.cpus.get(region.node, []), [])
         for member in members:
             first = len(choice) + index * initiators
             socket.gpus.append(Gpu(
@@ -318,7 +321,7 @@ def make(host: hostinfo.Host, gpus: str = 'all', memory: str = 'all',
         reasons += refused.reasons
     if reasons:
         raise Refused(*dict.fromkeys(reasons))
-    sockets = _sockets(choice, sizes, cpus, initiators)
+    sockets = _sockets(host, choice, sizes, cpus, initiators)
     # Some more, for what else is on the bus.
     need = sum(g.window for s in sockets for g in s.gpus) + 64 * GIB
     return Vm(sockets, _power_of_2(need) if need > _MMIO else 0,

@@ -43,15 +43,19 @@ class Monitor:
 
 
 class Socket(Monitor):
-    """QMP through a UNIX socket, which takes one client at a time."""
+    """QMP through a UNIX socket, which takes one client at a time.
 
-    def __init__(self, path: str):
+    connected: a socket whose other end QEMU serves, or will serve when it has started
+    """
+
+    def __init__(self, path: str, connected: socket.socket | None = None):
         self.name = path
-        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket = connected or socket.socket(socket.AF_UNIX)
         self.rest = b''
         try:
-            self.socket.settimeout(_PATIENCE)
-            self.socket.connect(path)
+            if not connected:
+                self.socket.settimeout(_PATIENCE)
+                self.socket.connect(path)
         except OSError as error:
             raise RuntimeError(f'{path}: {error.strerror or error}') from error
         if 'QMP' not in self._receive(

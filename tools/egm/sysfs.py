@@ -66,7 +66,7 @@ def parse_list(text: str) -> list[range]:
         match = re.fullmatch(r'([0-9]{1,6})(?:-([0-9]{1,6}))?', part.strip(), re.A)
         if match:
             ranges.append(range(int(match[1]), int(match[2] or match[1]) + 1))
-    return ranges
+    return [part for part in ranges if part]
 
 
 def count_list(text: str) -> int:
