@@ -38,7 +38,7 @@ _egm_files() {
 _egm_vm() {
     local line=${COMP_LINE:0:COMP_POINT} current previous what=host word list options words=()
     local host='--help --version --root' shape='--gpus --socket --cpus --memory --initiators'
-    local vm='--name --disk --net --accel --no-pin --no-check --iommufd --type1 --qemu --firmware'
+    local vm='--name --disk --cdrom --vars --net --accel --no-pin --no-check --iommufd --type1 --qemu --firmware'
 
     # Words are separated by space here, whatever COMP_WORDBREAKS is.
     read -ra words <<< "$line"
@@ -68,7 +68,7 @@ _egm_vm() {
         done
         _egm_reply "$current" "${words[@]}" ;;
     --socket) _egm_reply "$current" "$(cat "$_egm_root"/sys/class/egm/*/*/numa_node 2> /dev/null)" ;;
-    --disk | --qemu | --firmware | --root | --qmp | --script) _egm_files "$current" ;;
+    --disk | --cdrom | --vars | --qemu | --firmware | --root | --qmp | --script) _egm_files "$current" ;;
     --cpus | --initiators | --name | --stand-in) ;;
     *)
         case $what in

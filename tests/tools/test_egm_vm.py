@@ -24,6 +24,8 @@ import unittest
 import unittest.mock
 import xml.etree.ElementTree as ET
 
+import pexpect
+
 from egm import (checks, cmdline, domain, emulator, hostinfo, hostview, opening, options,
                  pinning, plan, running)
 from lib import BUILD, MIB, TOP, grace, machine, standin
@@ -626,7 +628,7 @@ class Findings(Case):
         self.assertTrue(any('/sys/class/egm/egm4/' in path for path in opened))
         self.assertEqual([p for p in opened if '/dev/egm' in p], [])
         # A disk is opened to look at its format, a device is not.
-        self.assertEqual(options.read_disk('/dev/zero')[1],
+        self.assertEqual(options.read_disk('--disk', '/dev/zero')[1],
                          ['--disk /dev/zero is not a file or a block device'])
         self.assertNotIn('/dev/zero', opened)
 
@@ -757,7 +759,7 @@ class Refusals(Case):
                 ('unrecognized arguments: --json', 'libvirt', '--json'),
                 ('unrecognized arguments: --disk', 'svg', '--disk', 'x'),
                 ('--gpus is given twice', 'qemu', '--gpus', 'a', '--gpus', 'b'),
-                ('--disk is given twice', 'qemu', '--disk=a', '--disk=b'),
+                ('--vars is given twice', 'qemu', '--vars=a', '--vars=b'),
                 ('unrecognized arguments: --mem 64M', 'qemu', '--mem', '64M'),
                 ('unrecognized arguments: --g', 'qemu', '--g', '8:1:0.0'),
                 ('not allowed with argument', 'qemu', '--iommufd', '--type1'),
@@ -782,16 +784,50 @@ class Refusals(Case):
 
     def test_disk(self):
         """A file or a block device; paths are absolute."""
-        for name, message in (('', '--disk is empty'), (self.root, 'not a file or'),
+        for name, message in (('', 'is empty'), (self.root, 'not a file or'),
                               ('/nonexistent', 'does not exist'),
                               ('json:{}', 'does not exist'), ('a\nb', 'cannot be printed'),
                               ('/dev/zero', 'not a file or a block device')):
-            for what in 'qemu', 'libvirt':
-                self.refused(message, args=(what, '--disk', name))
+            for args in (('qemu', '--disk', name), ('libvirt', '--cdrom', name)):
+                self.refused(f'{args[1]} ', args=args)
+                self.refused(message, args=args)
         (self.root / 'a:b.img').write_bytes(b'QFI\xfb')
         for what, text in (('qemu', f'format=qcow2,file={self.root}/a:b.img'),
                            ('libvirt', f'<source file="{self.root}/a:b.img" />')):
             self.assertIn(text, self.succeeds(what, '--disk', 'a:b.img', cwd=self.root))
+
+    def test_many_disks(self):
+        """The same disk once; as many as the bus has slots."""
+        disks = [grace.write(self.root / f'disk{i}') for i in range(28)]
+        (self.root / 'link').symlink_to(disks[0])
+        self.refused(f'{self.root}/link: this disk is given twice', args=(
+            'qemu', '--disk', disks[0], '--disk', self.root / 'link'))
+        args = [word for disk in disks[1:] for word in ('--disk', disk)]
+        # There are 4 GPUs.
+        self.succeeds('qemu', '--net', 'none', *args)
+        self.refused('27 disks: the bus pcie.0 has room for 26 with 4 GPUs',
+                     args=('qemu', *args))
+        self.refused('27 disks: the bus pcie.0 has room for 25 with 4 GPUs',
+                     args=('qemu', '--cdrom', disks[0], *args))
+
+    def test_vars(self):
+        """A file of the size of the flash device, which this user can write to."""
+        path = self.root / 'a b'
+        for name, message in (('', '--vars is empty'), ('a\nb', 'cannot be printed'),
+                              (path, f"for a new VM, create it: truncate -s 64M '{path}'"),
+                              (self.root, 'is not a file of 64 MiB'),
+                              (grace.write(self.root / 'small'), 'is not a file of 64 MiB')):
+            for what in 'qemu', 'libvirt':
+                self.refused(message, args=(what, '--vars', name))
+        subprocess.run(f"truncate -s 64M '{path}'", shell=True, check=True)
+        self.assertIn(f"-drive 'if=pflash,format=raw,file={path}' ",
+                      self.succeeds('qemu', '--vars', 'a b', cwd=self.root))
+        system = ET.fromstring(self.succeeds('libvirt', '--vars', 'a b', cwd=self.root)
+                               ).find('os')
+        self.assertEqual(system.findtext('nvram'), str(path))
+        self.assertIsNone(system.find('loader').get('stateless'))
+        with unittest.mock.patch('os.access', return_value=False):
+            self.assertIn('cannot write', ''.join(options.check_vars(str(path))))
 
     @unittest.skipUnless(os.getuid() == 0, 'only root can make device nodes')
     def test_block_device(self):
@@ -800,11 +836,11 @@ class Refusals(Case):
         os.mknod(path, 0o600 | stat.S_IFBLK, os.makedev(240, 0))
         with unittest.mock.patch('builtins.open', unittest.mock.mock_open(
                 read_data=bytes(4))):
-            disk, reasons = options.read_disk(str(path))
+            disk, reasons = options.read_disk('--disk', str(path))
         self.assertEqual((disk, reasons), (options.Disk(str(path), True, 'raw'), []))
         vm = plan.make(hostinfo.read(str(self.root)))
         text = domain.domain(vm, emulator.Emulator(str(QEMU)),
-                             options.Settings('x', disk=disk))
+                             options.Settings('x', disks=[disk]))
         self.assertIn('<disk type="block" device="disk">', text)
         self.assertIn(f'<source dev="{path}" />', text)
 
@@ -1314,6 +1350,65 @@ class Writes(Case):
         self.assertEqual(run.returncode, 0, run.stderr)
         self.assertIn('"name": "it\'s, mine"', run.stdout)
         self.assertIn(f'"file": "{disk}"', run.stdout)
+
+    def test_disks(self):
+        """Disks and CD-ROMs, in the order of booting: a CD-ROM if no disk can."""
+        grace.Host(self.root, size=64 * MIB, cpus=2)
+        files = [grace.write(self.root / name) for name in ('a', 'b', 'c.iso', 'd.iso')]
+        for file in files:
+            file.write_bytes(bytes(MIB))
+        args = [word for option, file in zip(('--disk', '--disk', '--cdrom', '--cdrom'), files)
+                for word in (option, file)]
+        words = json.loads(self.succeeds(
+            'qemu', '--stand-in', 'pci-testdev', '--accel', 'tcg', *args, '--qmp', 'none',
+            '--json', '--', '-S'))['arguments']
+        with machine.Machine(words[1:words.index('-serial')] +
+                             words[words.index('-serial') + 2:]) as vm:
+            blocks = {b['device']: (b['inserted']['file'], b['inserted']['ro'], b['removable'])
+                      for b in vm.cmd('query-block') if 'pflash' not in b['device']}
+            devices = '/machine/peripheral-anon'
+            order = {vm.cmd('qom-get', path=f"{devices}/{d['name']}", property='drive'):
+                     vm.cmd('qom-get', path=f"{devices}/{d['name']}", property='bootindex')
+                     for d in vm.cmd('qom-list', path=devices)
+                     if d['type'] in ('child<virtio-blk-pci>', 'child<scsi-cd>')}
+        names = ['disk0', 'disk1', 'cdrom0', 'cdrom1']
+        self.assertEqual(blocks, {
+            name: (str(file), i > 1, i > 1)
+            for i, (name, file) in enumerate(zip(names, files))})
+        self.assertEqual(order, dict(zip(names, range(1, 5))))
+        disks = ET.fromstring(self.succeeds('libvirt', *args)).findall('devices/disk')
+        self.assertEqual(
+            [(d.get('device'), d.find('target').get('dev'), d.find('boot').get('order'),
+              d.find('source').get('file'), d.find('readonly') is not None) for d in disks],
+            [('disk', 'vda', '1', str(files[0]), False), ('disk', 'vdb', '2', str(files[1]), False),
+             ('cdrom', 'sda', '3', str(files[2]), True), ('cdrom', 'sdb', '4', str(files[3]), True)])
+
+    def uefi(self, line, *args):
+        """Run a line in UEFI's shell; returns its output."""
+        with pexpect.spawn(str(TOP / 'tools/egm-vm'), [
+                'qemu', '--root', str(self.root), '--qemu', str(QEMU), '--stand-in',
+                'pci-testdev', '--accel', 'tcg', '--net', 'none', '--qmp', 'none', *args,
+                '--run'], timeout=machine.LIMIT, encoding='utf-8', codec_errors='replace') as vm:
+            if vm.expect(['seconds to skip', 'Shell> ']) == 0:
+                vm.send('\x1b')
+                vm.expect('Shell> ')
+            vm.send(line + '\r')
+            vm.expect('Shell> ')
+            # Without what moves the cursor
+            text = re.sub(r'\x1b\[[0-9;]*[A-Za-z]', '', vm.before)
+            vm.send('\x01x')
+            vm.expect(pexpect.EOF)
+        return text
+
+    def test_vars_are_kept(self):
+        """An empty file becomes a store of variables, which the next start finds."""
+        grace.Host(self.root, size=256 * MIB, cpus=1)
+        path = self.root / 'vars'
+        with open(path, 'wb') as file:
+            file.truncate(64 * MIB)
+        line = 'setvar egm -guid 6f0d3a0e-6f7a-5a39-9c35-0a4f7b1f2c55'
+        self.uefi(f'{line} -bs -nv =0x1234', '--vars', str(path))
+        self.assertIn('34 12', self.uefi(line, '--vars', str(path)))
 
     def test_run(self):
         """--run becomes QEMU, with what comes after --."""

@@ -80,11 +80,21 @@ def _object_lines(vm: Vm) -> Iterator[Line]:
 
 
 def _other_lines(settings: Settings, monitor: int | None) -> Iterator[Line]:
-    disk, net = settings.disk, settings.net
-    if disk:
-        yield '-drive', (f'if=none,id=disk0,format={disk.format},'
+    boot = 0
+    for i, disk in enumerate(settings.disks):
+        boot += 1
+        yield '-drive', (f'if=none,id=disk{i},format={disk.format},'
                          f'file={_value(disk.path)}')
-        yield '-device', 'virtio-blk-pci,drive=disk0,bus=pcie.0,bootindex=1'
+        yield '-device', f'virtio-blk-pci,drive=disk{i},bus=pcie.0,bootindex={boot}'
+    if settings.cdroms:
+        # Installers look for a medium that the kernel calls a CD-ROM.
+        yield '-device', 'virtio-scsi-pci,id=scsi0,bus=pcie.0'
+    for i, disk in enumerate(settings.cdroms):
+        boot += 1
+        yield '-drive', (f'if=none,id=cdrom{i},media=cdrom,readonly=on,format={disk.format},'
+                         f'file={_value(disk.path)}')
+        yield '-device', f'scsi-cd,drive=cdrom{i},bus=scsi0.0,bootindex={boot}'
+    net = settings.net
     if net != 'none':
         yield '-netdev', 'user,id=net0' if net == 'user' else \
             f'bridge,id=net0,br={_value(net)}'
@@ -118,6 +128,8 @@ def command(vm: Vm, emulator: Emulator, settings: Settings,
     lines += [*_machine_lines(vm, settings),
               ('-drive', 'if=pflash,format=raw,readonly=on,'
                f'file={_value(emulator.firmware)}')]
+    if settings.vars:
+        lines.append(('-drive', f'if=pflash,format=raw,file={_value(settings.vars)}'))
     if settings.iommufd and not settings.stand_in:
         lines.append(('-object', f'iommufd,id={_IOMMUFD}'))
     lines += [*_node_lines(vm, files or {}), *_gpu_lines(vm, settings),

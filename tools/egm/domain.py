@@ -104,15 +104,27 @@ def _add_memory(devices: ET.Element, vm: Vm) -> None:
 
 
 def _add_others(devices: ET.Element, vm: Vm, settings: Settings) -> None:
-    disk, net = settings.disk, settings.net
-    if disk:
+    net, slot = settings.net, len(vm.gpus) + 1
+    for order, disk in enumerate([*settings.disks, *settings.cdroms]):
+        cdrom = order >= len(settings.disks)
         drive = _add(devices, 'disk', type='block' if disk.block else 'file',
-                     device='disk')
+                     device='cdrom' if cdrom else 'disk')
         _add(drive, 'driver', name='qemu', type=disk.format)
         source = _add(drive, 'source')
         source.set('dev' if disk.block else 'file', disk.path)
-        _add(drive, 'target', dev='vda', bus='virtio')
-        _add_address(drive, 0, len(vm.gpus) + 1)
+        letter = chr(ord('a') + order - (len(settings.disks) if cdrom else 0))
+        _add(drive, 'target', dev=f'sd{letter}' if cdrom else f'vd{letter}',
+             bus='scsi' if cdrom else 'virtio')
+        _add(drive, 'boot', order=order + 1)
+        if cdrom:
+            _add(drive, 'readonly')
+        else:
+            _add_address(drive, 0, slot)
+            slot += 1
+    if settings.cdroms:
+        _add_address(_add(devices, 'controller', type='scsi', index=0, model='virtio-scsi'),
+                     0, slot)
+        slot += 1
     if net != 'none':
         interface = _add(devices, 'interface',
                          type='user' if net == 'user' else 'bridge')
@@ -121,7 +133,7 @@ def _add_others(devices: ET.Element, vm: Vm, settings: Settings) -> None:
         if net != 'user':
             _add(interface, 'source', bridge=net)
         _add(interface, 'model', type='virtio')
-        _add_address(interface, 0, len(vm.gpus) + 2)
+        _add_address(interface, 0, slot)
     _add(devices, 'console', type='pty')
 
 
@@ -138,8 +150,12 @@ def domain(vm: Vm, emulator: Emulator, settings: Settings) -> str:
         _add_pinning(_add(top, 'cputune'), vm)
     system = _add(top, 'os')
     _add(system, 'type', 'hvm', arch='aarch64', machine='virt')
-    _add(system, 'loader', os.path.abspath(emulator.firmware or ''), readonly='yes',
-         type='pflash', stateless='yes', format='raw')
+    loader = _add(system, 'loader', os.path.abspath(emulator.firmware or ''),
+                  readonly='yes', type='pflash', format='raw')
+    if settings.vars:
+        _add(system, 'nvram', settings.vars, format='raw')
+    else:
+        loader.set('stateless', 'yes')
     features = _add(top, 'features')
     _add(features, 'acpi')
     _add(features, 'gic', version=3)

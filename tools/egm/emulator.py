@@ -13,7 +13,7 @@ import subprocess
 NAME = 'qemu-system-aarch64'
 _FIRMWARE = 'edk2-aarch64-code.fd'
 # Size of each of the two flash devices of the virt machine
-_FLASH = 64 << 20
+FLASH = 64 << 20
 # What the SMMUs of Grace have, as no file reports it: no range invalidation, 20 bits for
 # substream IDs, which is `pasid` in NVIDIA's QEMU, and addresses of 48 bits.
 _SMMU = {'ril': 'off', 'ssidsize': '20', 'pasid': 'on', 'oas': '48'}
@@ -60,7 +60,7 @@ class Emulator:
             return f'firmware {self.firmware or "of that name"} does not exist'
         if not stat.S_ISREG(status.st_mode):
             return f'firmware {self.firmware} is not a regular file'
-        if status.st_size != _FLASH:
+        if status.st_size != FLASH:
             return (f'firmware {self.firmware} does not have the 64 MiB of the flash '
                     'device of virt')
         return ''

@@ -6,12 +6,14 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import shlex
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from .emulator import FLASH
 from .hostinfo import Host
-from .plan import Vm
+from .plan import SLOTS, Vm
 
 # The namespace of the UUIDs of VMs
 _NAMESPACE = uuid.UUID('6f0d3a0e-6f7a-5a39-9c35-0a4f7b1f2c55')
@@ -21,7 +23,7 @@ _SOCKET_LENGTH = 107
 
 @dataclasses.dataclass
 class Disk:
-    """The disk that a VM boots from."""
+    """A disk or CD-ROM of a VM."""
     path: str           # absolute
     block: bool         # a block device, not a file
     format: str         # qcow2 or raw
@@ -33,7 +35,9 @@ class Settings:
     name: str
     accel: str = 'kvm'              # or tcg
     iommufd: bool = True            # else type1
-    disk: Disk | None = None
+    disks: list[Disk] = dataclasses.field(default_factory=list)     # in the order of booting
+    cdroms: list[Disk] = dataclasses.field(default_factory=list)
+    vars: str = ''                  # path of UEFI's variables; empty: they are not kept
     net: str = 'user'               # or none, or a bridge
     uuid: str = ''                  # empty: QEMU's default
     mac: str = ''                   # of its NIC; empty: QEMU's default
@@ -103,21 +107,56 @@ def check_qmp(path: str) -> Iterator[str]:
         yield f'--qmp {path} is longer than {_SOCKET_LENGTH} bytes'
 
 
-def read_disk(path: str) -> tuple[Disk | None, list[str]]:
-    """A disk, and what is wrong with it. Only files and block devices are opened."""
-    reasons = list(check_text('--disk', path))
+def check_vars(path: str) -> Iterator[str]:
+    """Errors: files that cannot be the flash device with UEFI's variables."""
+    reasons = list(check_text('--vars', path))
+    if reasons:
+        yield from reasons
+    elif not os.path.exists(path):
+        yield (f'--vars {path} does not exist; for a new VM, create it: '
+               f'truncate -s 64M {shlex.quote(path)}')
+    elif not os.path.isfile(path) or os.path.getsize(path) != FLASH:
+        yield f'--vars {path} is not a file of 64 MiB'
+    elif not os.access(path, os.R_OK | os.W_OK):
+        yield f'--vars {path}: this user cannot write to it'
+
+
+def read_disks(option: str, paths: Sequence[str]) -> tuple[list[Disk], list[str]]:
+    """Disks, and errors."""
+    disks, reasons = [], []
+    for path in paths:
+        disk, wrong = read_disk(option, path)
+        reasons += wrong
+        if disk and any(os.path.samefile(disk.path, other.path) for other in disks):
+            reasons.append(f'{option} {path}: this disk is given twice')
+        elif disk:
+            disks.append(disk)
+    return disks, reasons
+
+
+def check_slots(vm: Vm, settings: Settings) -> Iterator[str]:
+    """Errors: more devices than pcie.0 has slots for."""
+    most = SLOTS - len(vm.gpus) - (settings.net != 'none') - bool(settings.cdroms)
+    if len(settings.disks) > most:
+        yield (f'{len(settings.disks)} disks: the bus pcie.0 has room for {max(most, 0)} '
+               f'with {len(vm.gpus)} GPUs')
+
+
+def read_disk(option: str, path: str) -> tuple[Disk | None, list[str]]:
+    """A disk, and errors. Only files and block devices are opened."""
+    reasons = list(check_text(option, path))
     if reasons:
         return None, reasons
     where = os.path.abspath(path)
     try:
         mode = os.stat(where).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
-            return None, [f'--disk {path} is not a file or a block device']
+            return None, [f'{option} {path} is not a file or a block device']
         with open(where, 'rb') as file:
             kind = 'qcow2' if file.read(4) == b'QFI\xfb' else 'raw'
     except FileNotFoundError:
-        return None, [f'--disk {path} does not exist']
+        return None, [f'{option} {path} does not exist']
     except OSError as error:
-        return None, [f'--disk {path}: cannot read the file to detect its format: '
+        return None, [f'{option} {path}: cannot read the file to detect its format: '
                       f'{error.strerror}']
     return Disk(where, stat.S_ISBLK(mode), kind), []

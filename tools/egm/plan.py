@@ -31,9 +31,10 @@ _MEMORY_BAR = {0x2342: 256 * GIB, 0x2345: 256 * GIB, 0x2348: 256 * GIB,
                0x2941: 256 * GIB}
 _LARGE_MEMORY_BAR = 512 * GIB
 _MAX_NODES, _MAX_CPUS, _MAX_INITIATORS = 128, 512, 8
-# Host bridges are devices of pcie.0, which has 32 slots: the first one is taken, and
-# the VM can have a disk and a NIC.
-_MAX_GPUS = 29
+# Host bridges are devices of pcie.0, which has 32 slots: the first one is taken.
+SLOTS = 31
+# The VM can have a disk and a NIC.
+_MAX_GPUS = SLOTS - 2
 # CONFIG_NODES_SHIFT=4, the default of Linux on arm64, and Debian's
 _USUAL_NODES = 16
 _MOST_BUSES = 32        # for pcie.0 and each other host bridge
