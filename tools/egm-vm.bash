@@ -18,6 +18,17 @@ _egm_gpus() {
     done | sed 's,.*/,,'
 }
 
+# PCI addresses of the NICs on the nodes of GPUs
+_egm_nics() {
+    local device nodes
+
+    nodes=$(cat "$_egm_root"/sys/class/egm/*/*/numa_node 2> /dev/null)
+    for device in "$_egm_root"/sys/bus/pci/devices/*; do
+        [[ $(cat "$device/class" 2> /dev/null) == 0x02* ]] &&
+            grep -qx "$(cat "$device/numa_node")" <<< "$nodes" && echo "${device##*/}"
+    done
+}
+
 # _egm_reply WORD CANDIDATE...: those that WORD begins
 #
 # readline replaces only what is behind the last of COMP_WORDBREAKS, such as the colons
@@ -36,7 +47,7 @@ _egm_files() {
 }
 
 _egm_vm() {
-    local line=${COMP_LINE:0:COMP_POINT} current previous what=host word list options words=()
+    local line=${COMP_LINE:0:COMP_POINT} current previous what=host word kind list options words=()
     local host='--help --version --root' shape='--gpus --socket --cpus --memory --initiators'
     local vm='--name --disk --cdrom --vars --net --accel --no-pin --no-check --iommufd --type1 --qemu --firmware'
 
@@ -51,10 +62,11 @@ _egm_vm() {
         esac
     done
     case $previous in
-    --gpus)
+    --gpus | --nic)
+        [ "$previous" = --nic ] && kind=nics || kind=gpus
         list=${current%"${current##*,}"}
-        mapfile -t words < <(_egm_gpus | grep -vxF "${list//,/$'\n'}")
-        [ -n "$list" ] || words+=(all free)
+        mapfile -t words < <("_egm_$kind" | grep -vxF "${list//,/$'\n'}")
+        [ -n "$list" ] || [ "$kind" = nics ] || words+=(all free)
         compopt -o nospace 2> /dev/null     # another one can follow
         _egm_reply "$current" "${words[@]/#/$list}" ;;
     --memory) _egm_reply "$current" all ;;
@@ -73,7 +85,7 @@ _egm_vm() {
     *)
         case $what in
         host | check) options="$host --qemu --firmware --json" ;;
-        qemu) options="$host $shape $vm --qmp --smmu --run --json --script --stand-in" ;;
+        qemu) options="$host $shape $vm --nic --qmp --smmu --run --json --script --stand-in" ;;
         libvirt) options="$host $shape $vm" ;;
         svg) options="$host $shape" ;;
         esac

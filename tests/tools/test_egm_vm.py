@@ -805,9 +805,9 @@ class Refusals(Case):
         args = [word for disk in disks[1:] for word in ('--disk', disk)]
         # There are 4 GPUs.
         self.succeeds('qemu', '--net', 'none', *args)
-        self.refused('27 disks: the bus pcie.0 has room for 26 with 4 GPUs',
+        self.refused('27 disks: the bus pcie.0 has room for 26 with 4 PCI host bridges',
                      args=('qemu', *args))
-        self.refused('27 disks: the bus pcie.0 has room for 25 with 4 GPUs',
+        self.refused('27 disks: the bus pcie.0 has room for 25 with 4 PCI host bridges',
                      args=('qemu', '--cdrom', disks[0], *args))
 
     def test_vars(self):
@@ -1044,6 +1044,125 @@ class Smmu(Case):
                     unittest.mock.patch('fcntl.ioctl', side_effect=OSError(error, '')) as ioctl:
                 self.assertIs(machine_.nests(), nests)
             self.assertEqual(ioctl.call_args[0][1:], (0x3b90, bytes(4)))
+
+
+class Nics(Case):
+    """NICs of the host in a VM, near the GPUs of their socket."""
+
+    def setUp(self):
+        super().setUp()
+        self.made = grace.Host(self.root, 2, 2, size=64 * MIB, cpus=1)
+        for number, (address, node) in enumerate((
+                ('0000:03:00.0', 0), ('0008:02:00.0', 0), ('0002:03:00.0', 1))):
+            self.nic(address, node, 'vfio-pci', 20 + number)
+
+    def nic(self, address, node, driver, group):
+        """A NIC; in PCI domain 8, it is behind the SMMU of a GPU."""
+        device = self.made.pci(address, node, driver, group, class_=0x020700)
+        (device / 'vendor').write_text('0x15b3\n')
+        (device / 'device').write_text('0x1021\n')
+        return device
+
+    def lines(self, *args):
+        """Of devices and initiators."""
+        return re.findall(r'-(?:device|object) (pxb|arm|pcie|vfio|acpi-gen)(\S*)',
+                          self.succeeds('qemu', '--initiators', '1', *args))
+
+    def test_host(self):
+        """Those on the nodes of regions are shown, with their interfaces and users."""
+        self.nic('0004:03:00.0', 7, 'mlx5_core', 30)
+        self.nic('0006:03:00.0', 1, 'mlx5_core', 31)
+        self.made.interface('ib0', '0006:03:00.0')
+        self.made.user('/dev/vfio/devices/vfio20')
+        text = self.succeeds()
+        self.assertNotIn('0004:03:00.0', text)
+        rows = [line.split() for line in text.splitlines() if '15b3:1021' in line]
+        self.assertEqual(rows, [
+            ['0000:03:00.0', '-', '0', 'qemu-system-aar', '(4711)', '15b3:1021', 'vfio-pci',
+             '20', 'vfio20'],
+            ['0002:03:00.0', '-', '1', '-', '15b3:1021', 'vfio-pci', '22', 'vfio22'],
+            ['0006:03:00.0', 'ib0', '1', '-', '15b3:1021', 'mlx5_core', '31', '-'],
+            ['0008:02:00.0', '-', '0', '-', '15b3:1021', 'vfio-pci', '21', 'vfio21']])
+        data = json.loads(self.succeeds('host', '--json'))['nics']
+        self.assertEqual([(n['address'], n['node'], n['interfaces'], n['free'], len(n['users']))
+                          for n in data],
+                         [('0000:03:00.0', 0, [], False, 1), ('0002:03:00.0', 1, [], True, 0),
+                          ('0006:03:00.0', 1, ['ib0'], False, 0),
+                          ('0008:02:00.0', 0, [], True, 0)])
+
+    def test_place(self):
+        """Below the bridge of a GPU that is behind the same SMMU, or one of its own on the
+        same node; with an initiator on the node of the RAM."""
+        lines = self.lines('--nic', '0008:02:00.0,3:0.0', '--socket', '0')
+        smmu = 'v3,primary-bus={},id={},accel=on,ats=on'
+        self.assertEqual(lines, [
+            ('pxb', '-pcie,id=pxb0,bus=pcie.0,bus_nr=32,numa_node=0'),
+            ('arm', '-smmu' + smmu.format('pxb0', 'smmu0')),
+            ('pcie', '-root-port,id=rp0,bus=pxb0,chassis=1,io-reserve=0,pref64-reserve=512G'),
+            ('vfio', '-pci-nohotplug,id=gpu0,bus=rp0,host=0008:01:00.0,iommufd=iommufd0'),
+            ('pxb', '-pcie,id=pxb1,bus=pcie.0,bus_nr=64,numa_node=0'),
+            ('arm', '-smmu' + smmu.format('pxb1', 'smmu1')),
+            ('pcie', '-root-port,id=rp1,bus=pxb1,chassis=2,io-reserve=0,pref64-reserve=512G'),
+            ('vfio', '-pci-nohotplug,id=gpu1,bus=rp1,host=0009:01:00.0,iommufd=iommufd0'),
+            ('pcie', '-root-port,id=rp2,bus=pxb0,chassis=3,io-reserve=0'),
+            ('vfio', '-pci-nohotplug,id=nic0,bus=rp2,host=0008:02:00.0,iommufd=iommufd0'),
+            ('pxb', '-pcie,id=pxb2,bus=pcie.0,bus_nr=96,numa_node=0'),
+            ('arm', '-smmu' + smmu.format('pxb2', 'smmu2')),
+            ('pcie', '-root-port,id=rp3,bus=pxb2,chassis=4,io-reserve=0'),
+            ('vfio', '-pci-nohotplug,id=nic1,bus=rp3,host=0000:03:00.0,iommufd=iommufd0'),
+            ('acpi-gen', 'eric-initiator,id=gi1,pci-dev=gpu0,node=1'),
+            ('acpi-gen', 'eric-initiator,id=gi2,pci-dev=gpu1,node=2'),
+            ('acpi-gen', 'eric-initiator,id=gi-nic0,pci-dev=nic0,node=0'),
+            ('acpi-gen', 'eric-initiator,id=gi-nic1,pci-dev=nic1,node=0')])
+        lines = self.lines('--nic', '0002:03:00.0')
+        self.assertIn(('pxb', '-pcie,id=pxb4,bus=pcie.0,bus_nr=160,numa_node=1'), lines)
+        self.assertEqual(lines[-1][1], 'eric-initiator,id=gi-nic0,pci-dev=nic0,node=1')
+
+    def test_turns(self):
+        """Several NICs and GPUs behind one SMMU: each GPU gets as many."""
+        for number in range(3):
+            self.nic(f'000a:0{number}:00.0', 0, 'vfio-pci', 40 + number)
+        for device in (self.root / 'sys/bus/pci/devices').iterdir():
+            (device / 'iommu').unlink()
+        vm = plan.make(hostinfo.read(str(self.root)), nics='a:0:0.0,a:1:0.0,a:2:0.0')
+        self.assertEqual([(n.bridge, n.bus) for n in vm.nics],
+                         [('pxb0', 0), ('pxb1', 0), ('pxb0', 0)])
+
+    def test_refused(self):
+        """Names, sockets, drivers, users."""
+        self.refused("--nic '0008:01:00.0' is not a NIC on a socket of the VM; there are "
+                     '0000:03:00.0, 0002:03:00.0, 0008:02:00.0', 'NIC 0000:03:00.0 is named twice',
+                     args=('qemu', '--nic', '0008:01:00.0,0000:03:00.0,3:0.0'))
+        self.refused("--nic '0002:03:00.0' is not a NIC on a socket of the VM; there are "
+                     '0000:03:00.0', args=('qemu', '--socket', '0', '--nic', '2:3:0.0'))
+        self.refused("--nic '' is not a NIC", args=('qemu', '--nic', ','))
+        self.made.bind('0000:03:00.0', 'mlx5_core')
+        self.made.interface('ib0', '0000:03:00.0')
+        self.refused('NIC 0000:03:00.0 is not bound to a vfio driver but to mlx5_core (interface '
+                     'ib0): driverctl set-override 0000:03:00.0 vfio-pci',
+                     args=('qemu', '--nic', '3:0.0'))
+        self.made.user('/dev/vfio/devices/vfio21')
+        self.refused('NIC 0008:02:00.0 is in use by qemu-system-aar (4711)',
+                     'free: ', args=('qemu', '--nic', '8:2:0.0'))
+        # Others are not concerned.
+        self.succeeds('qemu')
+        for number in range(26):
+            self.nic(f'00{number + 16:02x}:03:00.0', 0, 'vfio-pci', 40 + number)
+        self.refused('4 GPUs and 26 NICs: there are PCI host bridges for 29', args=(
+            'qemu', '--nic', ','.join(f'00{number + 16:02x}:03:00.0' for number in range(26))))
+
+    def test_starts(self):
+        """Our QEMU takes it."""
+        vm = plan.make(hostinfo.read(str(self.root)), nics='8:2:0.0,3:0.0,2:3:0.0')
+        lines = cmdline.command(
+            vm, emulator.Emulator(str(QEMU)), options.Settings(
+                'x', accel='tcg', iommufd=False, stand_in='pci-testdev'), ['-S'])
+        with machine.Machine(cmdline.words(lines)[1:]) as vm_:
+            self.assertEqual(len(vm_.cmd('query-acpi-egm-memory')), 4)
+            buses = {d['qdev_id']: bus['bus'] for bus in vm_.cmd('query-pci')
+                     for d in bus['devices']}
+        self.assertEqual(buses['rp0'], buses['rp4'])
+        self.assertEqual(len({buses[f'rp{i}'] for i in (0, 1, 2, 3, 5, 6)}), 6)
 
 
 class Opens(Case):
@@ -1729,6 +1848,10 @@ class Documents(Case):
             '0008:01:00.0', '0009:01:00.0', '0018:01:00.0', *parts, 'all', 'free'])
         # readline has what comes before the last colon.
         self.assertEqual(self.complete('qemu', '--gpus', '0008:'), ['01:00.0'])
+        for address, node in (('0000:03:00.0', 0), ('0002:03:00.0', 1), ('0004:03:00.0', 7)):
+            made.pci(address, node, 'vfio-pci', None, class_=0x020000)
+        self.assertEqual(self.complete('qemu', '--nic', ''), ['0000:03:00.0', '0002:03:00.0'])
+        self.assertEqual(self.complete('qemu', '--nic', '0002:03:00.0,0'), ['00.0,0000:03:00.0'])
         self.assertEqual(self.complete('qemu', '--gpus', '0008:01:00.0,'), [
             '00.0,0009:01:00.0', '00.0,0018:01:00.0', *(f'00.0,{p}' for p in parts)])
         self.assertEqual(self.complete('qemu', '--gpus', '0008:01:00.0,0009:'),

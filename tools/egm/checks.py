@@ -15,7 +15,7 @@ from . import plan
 from .emulator import NAME, Emulator
 from .finding import NOTE, PASS, PROBLEM, USED, Finding
 from .format import size_text
-from .hostinfo import NVIDIA, Gpu, Host, Region
+from .hostinfo import NVIDIA, Function, Gpu, Host, Nic, Region
 from .plan import Vm
 
 _SYSFS = '/sys/class/egm'
@@ -29,10 +29,10 @@ def _user_name() -> str:
         return str(os.geteuid())
 
 
-def _driver(gpu: Gpu) -> str:
-    """The vfio driver for a GPU."""
-    return 'nvgrace_gpu_vfio_pci' if gpu.vendor == NVIDIA and not gpu.virtual \
-        else 'vfio-pci'
+def _driver(gpu: Function) -> str:
+    """The vfio driver for a PCI function."""
+    grace = isinstance(gpu, Gpu) and gpu.vendor == NVIDIA and not gpu.virtual
+    return 'nvgrace_gpu_vfio_pci' if grace else 'vfio-pci'
 
 
 def _load(module: str) -> str:
@@ -40,7 +40,7 @@ def _load(module: str) -> str:
     return f'echo {module} > /etc/modules-load.d/{module}.conf; modprobe {module}'
 
 
-def _bind(gpu: Gpu) -> str:
+def _bind(gpu: Function) -> str:
     """A shell command that binds a GPU to vfio now and after each reboot."""
     return f'driverctl set-override {gpu.address} {_driver(gpu)}'
 
@@ -180,67 +180,72 @@ def _check_gpus(host: Host, iommufd: bool) -> Iterator[Finding]:
         if len(names) > 1:
             yield Finding('gpu-region', PROBLEM, f'GPU {address} is listed by several '
                           f'regions: {", ".join(names)}', address)
-        if not gpu.present:
-            yield Finding('gpu-present', PROBLEM, f'GPU {address} not found', address)
-            continue
-        if gpu.vgpu:
-            yield Finding('gpu-use', USED, f'GPU {address} {gpu.vgpu}', address)
-            continue
-        yield _check_use(gpu)
-        if not gpu.group:
-            yield _check_no_group(host, gpu)
-            continue
-        yield _check_driver(host, gpu)
-        yield from _check_neighbours(gpu)
-        if host.arch == 'aarch64':
-            yield _check_smmu(gpu)
-            yield from _check_ats(host, gpu)
-        if gpu.bound:
-            device = f'/dev/vfio/devices/{gpu.cdev}' if iommufd and gpu.cdev else \
-                f'/dev/vfio/{gpu.group}'
-            yield from _check_access(host, 'gpu-access', device, address)
+        yield from check_function(host, gpu, iommufd)
 
 
-def _check_smmu(gpu: Gpu) -> Finding:
+def check_function(host: Host, gpu: Function, iommufd: bool) -> Iterator[Finding]:
+    """A PCI function that a VM is given: a GPU or a NIC. iommufd: whether the VM uses it"""
+    if not gpu.present:
+        yield Finding('gpu-present', PROBLEM, f'{gpu} not found', gpu.address)
+        return
+    if gpu.vgpu:
+        yield Finding('gpu-use', USED, f'{gpu} {gpu.vgpu}', gpu.address)
+        return
+    yield _check_use(gpu)
+    if not gpu.group:
+        yield _check_no_group(host, gpu)
+        return
+    yield _check_driver(host, gpu)
+    yield from _check_neighbours(gpu)
+    if host.arch == 'aarch64':
+        yield _check_smmu(gpu)
+        yield from _check_ats(host, gpu)
+    if gpu.bound:
+        device = f'/dev/vfio/devices/{gpu.cdev}' if iommufd and gpu.cdev else \
+            f'/dev/vfio/{gpu.group}'
+        yield from _check_access(host, 'gpu-access', device, gpu.address)
+
+
+def _check_smmu(gpu: Function) -> Finding:
     """An SMMUv3 is what a VM can share."""
     if gpu.smmu:
-        return Finding('gpu-smmu', PASS, f'GPU {gpu.address} is behind {gpu.iommu}',
+        return Finding('gpu-smmu', PASS, f'{gpu} is behind {gpu.iommu}',
                        gpu.address)
-    return Finding('gpu-smmu', NOTE, f'GPU {gpu.address} is not behind an SMMUv3 but behind '
+    return Finding('gpu-smmu', NOTE, f'{gpu} is not behind an SMMUv3 but behind '
                    f'{gpu.iommu or "an IOMMU that the kernel does not name"}', gpu.address,
                    hint='enable the SMMU in the firmware')
 
 
-def _check_ats(host: Host, gpu: Gpu) -> Iterator[Finding]:
+def _check_ats(host: Host, gpu: Function) -> Iterator[Finding]:
     """What the driver of the GPU insists on, in its default mode."""
     if gpu.ats is False:
-        yield Finding('gpu-ats', NOTE, f'GPU {gpu.address} has no capability for ATS',
+        yield Finding('gpu-ats', NOTE, f'{gpu} has no capability for ATS',
                       gpu.address, hint='its firmware or a setting of the host\'s firmware '
                       'has turned it off')
     elif host.iort.roots and not host.iort.has_ats(int(gpu.address.split(':')[0], 16)):
-        yield Finding('gpu-ats', NOTE, f'GPU {gpu.address}: IORT of the host says that its '
+        yield Finding('gpu-ats', NOTE, f'{gpu}: IORT of the host says that its '
                       'root complex does not support ATS', gpu.address,
                       hint='enable ATS in the firmware, or use a newer firmware')
     elif gpu.ats and host.iort.roots:
-        yield Finding('gpu-ats', PASS, f'GPU {gpu.address} has ATS', gpu.address)
+        yield Finding('gpu-ats', PASS, f'{gpu} has ATS', gpu.address)
 
 
-def _check_use(gpu: Gpu) -> Finding:
+def _check_use(gpu: Function) -> Finding:
     """Whether a VM has it."""
     if not gpu.users:
-        return Finding('gpu-use', PASS, f'GPU {gpu.address} is free', gpu.address)
-    return Finding('gpu-use', USED, f'GPU {gpu.address} is in use by '
+        return Finding('gpu-use', PASS, f'{gpu} is free', gpu.address)
+    return Finding('gpu-use', USED, f'{gpu} is in use by '
                    f'{", ".join(map(str, gpu.users))}', gpu.address)
 
 
-def _check_no_group(host: Host, gpu: Gpu) -> Finding:
+def _check_no_group(host: Host, gpu: Function) -> Finding:
     """A GPU that no IOMMU isolates."""
-    return Finding('gpu-iommu', PROBLEM, f'GPU {gpu.address} has no IOMMU group: the IOMMU '
+    return Finding('gpu-iommu', PROBLEM, f'{gpu} has no IOMMU group: the IOMMU '
                    'is off', gpu.address, hint='enable the SMMU in the firmware'
                    if host.arch == 'aarch64' else 'boot Linux with intel_iommu=on')
 
 
-def _users_hint(host: Host, gpu: Gpu) -> str:
+def _users_hint(host: Host, gpu: Function) -> str:
     """A hint with the users of the driver that a GPU is taken from; empty: none."""
     users = sorted({u for name, found in host.holders.items()
                     if name.startswith('/dev/nvidia') for u in found})
@@ -250,23 +255,25 @@ def _users_hint(host: Host, gpu: Gpu) -> str:
             f'bind the GPU to {_driver(gpu)}')
 
 
-def _check_driver(host: Host, gpu: Gpu) -> Finding:
+def _check_driver(host: Host, gpu: Function) -> Finding:
     """Whether vfio has it."""
     if gpu.bound:
-        return Finding('gpu-driver', PASS, f'GPU {gpu.address} is bound to {gpu.driver}',
+        return Finding('gpu-driver', PASS, f'{gpu} is bound to {gpu.driver}',
                        gpu.address)
     hint = _users_hint(host, gpu)
-    return Finding('gpu-driver', PROBLEM, f'GPU {gpu.address} is not bound to a vfio driver '
-                   f'but to {gpu.driver or "none"}', gpu.address, hint=hint,
+    used = f' (interface {", ".join(gpu.interfaces)})' \
+        if isinstance(gpu, Nic) and gpu.interfaces else ''
+    return Finding('gpu-driver', PROBLEM, f'{gpu} is not bound to a vfio driver '
+                   f'but to {gpu.driver or "none"}{used}', gpu.address, hint=hint,
                    command='' if hint else _bind(gpu))
 
 
-def _check_neighbours(gpu: Gpu) -> Iterator[Finding]:
+def _check_neighbours(gpu: Function) -> Iterator[Finding]:
     """Other devices in its IOMMU group."""
     for other in gpu.neighbours:
         known = ', '.join([*other.interfaces, f'driver {other.driver}'])
         yield Finding('gpu-group', PROBLEM, f'{other.address} ({known}) is in the IOMMU group '
-                      f'of GPU {gpu.address}, and is bound to a driver of the host',
+                      f'of {gpu}, and is bound to a driver of the host',
                       gpu.address, hint='the host may need it; pass both devices to the VM, '
                       'or bind this device to vfio-pci')
 
@@ -360,7 +367,7 @@ def _check_emulated_smmu(emulator: Emulator) -> Finding:
 
 def why_no_smmu(found: list[Finding], vm: Vm) -> str:
     """What keeps a VM from an SMMUv3 with ATS; empty: nothing."""
-    gpus = {'', *(g.host.address for g in vm.gpus)}
+    gpus = {'', *(f.address for f in vm.functions)}
     return next((f.text for f in found if f.subject in gpus and f.level != PASS and
                  f.id in ('qemu-smmu', 'gpu-smmu', 'iommufd-nesting')), '')
 
@@ -375,7 +382,7 @@ def find(host: Host, emulator: Emulator, iommufd: bool | None = None) -> list[Fi
 def refuse(found: list[Finding], vm: Vm, skip: tuple[str, ...] = ()) -> list[str]:
     """The reasons against a VM, one line each; skip: checks that do not concern it."""
     subjects = {'', *(s.region.name for s in vm.sockets),
-                *(g.host.address for g in vm.gpus)}
+                *(f.address for f in vm.functions)}
     reasons = []
     for finding in found:
         if finding.level in (PROBLEM, USED) and finding.subject in subjects and \

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from .emulator import Emulator
 from .format import number_list, size_short
 from .options import Settings
-from .plan import Vm
+from .plan import Gpu, Nic, Vm
 
 # `max` is slower, because it emulates pointer authentication.
 TCG_CPU = 'neoverse-n1'
@@ -48,24 +48,38 @@ def _node_lines(vm: Vm, files: Mapping[str, int]) -> Iterator[Line]:
         yield '-numa', f'dist,src={a},dst={b},val={value}'
 
 
-def _gpu_lines(vm: Vm, settings: Settings) -> Iterator[Line]:
+def _bridge_lines(device: Gpu | Nic, node: int, settings: Settings) -> Iterator[Line]:
+    """The PCI host bridge of a device, and its SMMU."""
+    yield '-device', (f'pxb-pcie,id={device.bridge},bus=pcie.0,bus_nr={device.bus},'
+                      f'numa_node={node}')
+    if settings.smmu:
+        yield '-device', (f'arm-smmuv3,primary-bus={device.bridge},'
+                          f'id=smmu{device.bridge[3:]},{settings.smmu}')
+
+
+def _function_lines(device: Gpu | Nic, settings: Settings, window: int = 0) -> \
+        Iterator[Line]:
+    """A PCI function of the host, and its root port."""
+    reserve = f',pref64-reserve={size_short(window)}' if window else ''
+    yield '-device', (f'pcie-root-port,id={device.port},bus={device.bridge},'
+                      f'chassis={device.chassis},io-reserve=0{reserve}')
+    function = settings.stand_in or f'vfio-pci-nohotplug,host={device.host.address}' + (
+        f',iommufd={_IOMMUFD}' if settings.iommufd else '')
+    kind, *options = function.split(',')
+    yield '-device', ','.join([kind, f'id={device.name}', f'bus={device.port}', *options])
+
+
+def _device_lines(vm: Vm, settings: Settings) -> Iterator[Line]:
+    """GPUs and NICs."""
     for s in vm.sockets:
         for gpu in s.gpus:
-            yield '-device', (f'pxb-pcie,id={gpu.bridge},bus=pcie.0,bus_nr={gpu.bus},'
-                              f'numa_node={s.node}')
-            if settings.smmu:
-                yield '-device', (f'arm-smmuv3,primary-bus={gpu.bridge},'
-                                  f'id=smmu{gpu.name[3:]},{settings.smmu}')
-            window = f',pref64-reserve={size_short(gpu.window)}' \
-                if gpu.window else ''
-            yield '-device', (f'pcie-root-port,id={gpu.port},bus={gpu.bridge},'
-                              f'chassis={gpu.chassis},io-reserve=0{window}')
-            device = settings.stand_in or \
-                f'vfio-pci-nohotplug,host={gpu.host.address}' + (
-                    f',iommufd={_IOMMUFD}' if settings.iommufd else '')
-            kind, *options = device.split(',')
-            yield '-device', ','.join([kind, f'id={gpu.name}', f'bus={gpu.port}',
-                                       *options])
+            yield from _bridge_lines(gpu, s.node, settings)
+            yield from _function_lines(gpu, settings, gpu.window)
+    for s in vm.sockets:
+        for nic in s.nics:
+            if nic.bus:
+                yield from _bridge_lines(nic, s.node, settings)
+            yield from _function_lines(nic, settings)
 
 
 def _object_lines(vm: Vm) -> Iterator[Line]:
@@ -73,6 +87,10 @@ def _object_lines(vm: Vm) -> Iterator[Line]:
         for node in gpu.initiators:
             yield '-object', (f'acpi-generic-initiator,id=gi{node},'
                               f'pci-dev={gpu.name},node={node}')
+    for s in vm.sockets:
+        for nic in s.nics:
+            yield '-object', (f'acpi-generic-initiator,id=gi-{nic.name},'
+                              f'pci-dev={nic.name},node={s.node}')
     for s in vm.sockets:
         for gpu in s.gpus:
             yield '-object', (f'acpi-egm-memory,id=egm{gpu.name[3:]},'
@@ -132,7 +150,7 @@ def command(vm: Vm, emulator: Emulator, settings: Settings,
         lines.append(('-drive', f'if=pflash,format=raw,file={_value(settings.vars)}'))
     if settings.iommufd and not settings.stand_in:
         lines.append(('-object', f'iommufd,id={_IOMMUFD}'))
-    lines += [*_node_lines(vm, files or {}), *_gpu_lines(vm, settings),
+    lines += [*_node_lines(vm, files or {}), *_device_lines(vm, settings),
               *_other_lines(settings, monitor), *_object_lines(vm)]
     return lines + ([tuple(more)] if more else [])
 

@@ -24,7 +24,7 @@ from .iort import Iort
 from .slit import Slit
 
 NVIDIA = 0x10de
-_DISPLAY, _BRIDGE = 3, 6        # base classes of PCI
+_NETWORK, _DISPLAY, _BRIDGE = 2, 3, 6       # base classes of PCI
 _KVM_CHECK_EXTENSION = 0xae03
 _KVM_CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED = 243
 _IOMMU_VIOMMU_ALLOC = 0x3b90
@@ -45,10 +45,11 @@ class Neighbour:
 
 
 @dataclasses.dataclass
-class Gpu:
-    """A PCI function that can be passed through: a GPU, or a part of one."""
+class Function:
+    """A PCI function that can be passed through."""
+    kind = 'PCI function'
     address: str
-    physical: str           # the PCI address that its region lists
+    physical: str           # the PCI address of its physical function
     present: bool = True
     vendor: int = 0
     device: int = 0
@@ -62,6 +63,9 @@ class Gpu:
     neighbours: list[Neighbour] = dataclasses.field(default_factory=list)
     mdevs: list[str] = dataclasses.field(default_factory=list)
     users: list[User] = dataclasses.field(default_factory=list)
+
+    def __str__(self) -> str:
+        return f'{self.kind} {self.address}'
 
     @property
     def bound(self) -> bool:
@@ -91,6 +95,18 @@ class Gpu:
     def free(self) -> bool:
         """Whether a VM can have it."""
         return self.present and self.bound and not self.users and not self.vgpu
+
+
+class Gpu(Function):
+    """A GPU, or a part of one. Its region lists the physical function."""
+    kind = 'GPU'
+
+
+@dataclasses.dataclass
+class Nic(Function):
+    """A network controller."""
+    kind = 'NIC'
+    interfaces: list[str] = dataclasses.field(default_factory=list)     # eth0
 
 
 @dataclasses.dataclass
@@ -127,6 +143,7 @@ class Host:
     regions: list[Region]
     odd_names: list[str]    # in /sys/class/egm, which are no regions
     loose_gpus: list[Gpu]   # GPUs of NVIDIA that no region lists
+    nics: list[Nic]         # on the nodes of the regions
     distances: dict[tuple[int, int], int]   # of nodes: as in SLIT
     cpus: dict[int, list[range]]    # node: its CPUs
     memory: dict[int, int]  # node: bytes that the host's kernel has
@@ -233,18 +250,18 @@ def _read_ats(device: pathlib.Path) -> bool | None:
     return False
 
 
-def _read_gpu(root: str, address: str, physical: str) -> Gpu:
-    """A PCI function."""
+def _read_function(kind: type, root: str, address: str, physical: str) -> Function:
+    """A PCI function. kind: Gpu or Nic"""
     device = pathlib.Path(f'{root}/sys/bus/pci/devices/{address}')
     if not device.exists():
-        return Gpu(address, physical, present=False)
+        return kind(address, physical, present=False)
     cdevs = [n for n in sysfs.list_names(device / 'vfio-dev')
              if re.fullmatch(r'vfio[0-9]+', n, re.A)]
     node = sysfs.read_number(device / 'numa_node')
     mdevs = [n for n in sysfs.list_names(device)
              if re.fullmatch(r'[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}', n, re.A)]
     group = sysfs.link_name(device / 'iommu_group')
-    return Gpu(address, physical, True,
+    return kind(address, physical, True,
                (sysfs.read_number(device / 'vendor', 16) or 0) & 0xffff,
                (sysfs.read_number(device / 'device', 16) or 0) & 0xffff,
                printable(sysfs.link_name(device / 'driver')),
@@ -260,7 +277,7 @@ def _read_parts(root: str, physical: str) -> list[Gpu]:
     device = pathlib.Path(f'{root}/sys/bus/pci/devices/{physical}')
     parts = [sysfs.link_name(device / name) for name in sysfs.list_names(device)
              if name.startswith('virtfn')]
-    return [_read_gpu(root, address, physical) for address in
+    return [_read_function(Gpu, root, address, physical) for address in
             sorted(p for p in parts if sysfs.PCI_ADDRESS.fullmatch(p)) or [physical]]
 
 
@@ -307,7 +324,23 @@ def _read_loose_gpus(root: str, known: set[str]) -> list[Gpu]:
                 sysfs.link_name(devices / address / 'physfn'):
             continue
         if (sysfs.read_number(devices / address / 'class', 16) or 0) >> 16 == _DISPLAY:
-            found.append(_read_gpu(root, address, address))
+            found.append(_read_function(Gpu, root, address, address))
+    return found
+
+
+def _read_nics(root: str, nodes: set[int]) -> list[Nic]:
+    """The network controllers on these nodes."""
+    devices = pathlib.Path(f'{root}/sys/bus/pci/devices')
+    found = []
+    for address in sysfs.list_names(devices):
+        if not sysfs.PCI_ADDRESS.fullmatch(address) or \
+                (sysfs.read_number(devices / address / 'class', 16) or 0) >> 16 != _NETWORK:
+            continue
+        nic = _read_function(Nic, root, address,
+                             sysfs.link_name(devices / address / 'physfn') or address)
+        nic.interfaces = [printable(n) for n in sysfs.list_names(devices / address / 'net')]
+        if nic.node in nodes:
+            found.append(nic)
     return found
 
 
@@ -346,7 +379,7 @@ def _add_users(host: Host) -> None:
     """Who has the regions and the GPUs."""
     for region in host.regions:
         region.users = host.holders.get(region.device, [])
-    for gpu in host.gpus + host.loose_gpus:
+    for gpu in host.gpus + host.loose_gpus + host.nics:
         devices = ([f'/dev/vfio/{gpu.group}'] if gpu.group else []) + \
             ([f'/dev/vfio/devices/{gpu.cdev}'] if gpu.cdev else [])
         gpu.users = sorted({user for device in devices
@@ -372,7 +405,7 @@ def read(root: str = '') -> Host:
     numbers = {r.number or r.device: r.device for r in regions}
     host = Host(
         root, regions, [printable(n) for n in names if n not in good],
-        _read_loose_gpus(root, known), distances, cpus, memory,
+        _read_loose_gpus(root, known), _read_nics(root, {r.node for r in regions}), distances, cpus, memory,
         sysfs.count_list(sysfs.read_text(f'{root}/sys/devices/system/cpu/present')),
         gpu_domains, cpu_domains, Slit(sysfs.read_bytes(f'{tables}/SLIT')),
         Iort(sysfs.read_bytes(f'{tables}/IORT')),

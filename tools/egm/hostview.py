@@ -9,7 +9,7 @@ from .finding import NOTE, PROBLEM, Finding
 from .finding import lines as finding_lines
 from .format import size_text, table
 from .holders import User
-from .hostinfo import Gpu, Host, Region
+from .hostinfo import Function, Gpu, Host, Nic, Region
 
 _RESULTS = {NOTE: 'WARN', PROBLEM: 'FAIL'}
 
@@ -36,12 +36,22 @@ def _rows(host: Host) -> Iterator[tuple[str, ...]]:
             users = []
 
 
+def _nic_row(nic: Nic) -> tuple[str, ...]:
+    return (nic.address, ', '.join(nic.interfaces) or '-',
+            str(nic.node) if nic.node >= 0 else '-', _users_text(nic.users, None) or '-',
+            f'{nic.vendor:04x}:{nic.device:04x}', nic.driver or '-', nic.group or '-',
+            nic.cdev or '-')
+
+
 def host_lines(host: Host, found: list[Finding]) -> list[str]:
     """The host as a table, then problems and notes."""
     text = []
     if host.regions:
         text += table([('region', 'size', 'node', 'used by', 'GPU', 'device',
                         'driver', 'IOMMU group', 'vfio device'), *_rows(host)])
+    if host.nics:
+        text += ['', *table([('NIC', 'interface', 'node', 'used by', 'device', 'driver',
+                              'IOMMU group', 'vfio device'), *map(_nic_row, host.nics)])]
     more = finding_lines(found)
     return text + ([''] if text and more else []) + more
 
@@ -62,18 +72,18 @@ def _users_data(users: list[User]) -> list[dict]:
     return [{'pid': user.pid, 'name': user.name} for user in users]
 
 
-def _gpu_data(gpu: Gpu) -> dict:
+def _function_data(gpu: Function) -> dict:
     return {'address': gpu.address, 'physical-function': gpu.physical,
             'present': gpu.present, 'vendor': gpu.vendor, 'device': gpu.device,
             'node': gpu.node, 'driver': gpu.driver, 'iommu-group': gpu.group,
-            'vfio-device': gpu.cdev, 'mediated-devices': gpu.mdevs,
-            'users': _users_data(gpu.users), 'free': gpu.free}
+            'vfio-device': gpu.cdev, 'users': _users_data(gpu.users), 'free': gpu.free}
 
 
 def _region_data(region: Region) -> dict:
     return {'name': region.name, 'device': region.device, 'size': region.size,
             'node': region.node, 'users': _users_data(region.users),
-            'gpus': [_gpu_data(gpu) for gpu in region.gpus]}
+            'gpus': [{**_function_data(gpu), 'mediated-devices': gpu.mdevs}
+                     for gpu in region.gpus]}
 
 
 def host_data(host: Host, found: list[Finding]) -> dict:
@@ -81,6 +91,8 @@ def host_data(host: Host, found: list[Finding]) -> dict:
     return {'architecture': host.arch, 'kernel': host.kernel,
             'page-size': host.page_size, 'iommufd': host.iommufd,
             'regions': [_region_data(region) for region in host.regions],
+            'nics': [{**_function_data(nic), 'interfaces': nic.interfaces}
+                     for nic in host.nics],
             'findings': [f.as_dict() for f in found if f.level in (NOTE, PROBLEM)]}
 
 

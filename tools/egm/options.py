@@ -136,10 +136,10 @@ def read_disks(option: str, paths: Sequence[str]) -> tuple[list[Disk], list[str]
 
 def check_slots(vm: Vm, settings: Settings) -> Iterator[str]:
     """Errors: more devices than pcie.0 has slots for."""
-    most = SLOTS - len(vm.gpus) - (settings.net != 'none') - bool(settings.cdroms)
+    most = SLOTS - vm.bridges - (settings.net != 'none') - bool(settings.cdroms)
     if len(settings.disks) > most:
         yield (f'{len(settings.disks)} disks: the bus pcie.0 has room for {max(most, 0)} '
-               f'with {len(vm.gpus)} GPUs')
+               f'with {vm.bridges} PCI host bridges')
 
 
 def read_disk(option: str, path: str) -> tuple[Disk | None, list[str]]:

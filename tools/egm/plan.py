@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import fractions
 import re
@@ -62,6 +63,17 @@ class Gpu:
 
 
 @dataclasses.dataclass
+class Nic:
+    """A NIC of the host that the VM gets."""
+    name: str           # nic0
+    host: hostinfo.Nic
+    bridge: str         # its PCI host bridge, which can be a GPU's
+    bus: int            # number of the bridge's bus; 0: the bridge is a GPU's
+    port: str           # its root port
+    chassis: int
+
+
+@dataclasses.dataclass
 class Socket:
     """A socket of the VM: a NUMA node on a region, and its GPUs."""
     node: int
@@ -71,6 +83,7 @@ class Socket:
     cpus: range
     host_cpus: list[range]  # of its socket; empty: the host does not report them
     gpus: list[Gpu]
+    nics: list[Nic]
 
 
 @dataclasses.dataclass
@@ -84,6 +97,21 @@ class Vm:
     def gpus(self) -> list[Gpu]:
         """Those of all sockets."""
         return [gpu for socket in self.sockets for gpu in socket.gpus]
+
+    @property
+    def nics(self) -> list[Nic]:
+        """Those of all sockets."""
+        return [nic for socket in self.sockets for nic in socket.nics]
+
+    @property
+    def functions(self) -> list[hostinfo.Function]:
+        """PCI functions of the host that the VM gets."""
+        return [device.host for device in [*self.gpus, *self.nics]]
+
+    @property
+    def bridges(self) -> int:
+        """How many PCI host bridges, besides that of pcie.0."""
+        return len(self.gpus) + sum(nic.bus > 0 for nic in self.nics)
 
     @property
     def cpus(self) -> int:
@@ -186,6 +214,28 @@ def _choose(host: hostinfo.Host, names: str, socket: int | None) -> _Choice:
     return choice
 
 
+def _choose_nics(host: hostinfo.Host, choice: _Choice, names: str) -> \
+        list[list[hostinfo.Nic]]:
+    """The NICs of each socket of a VM."""
+    nodes = [region.node for region, _ in choice]
+    chosen: list[list[hostinfo.Nic]] = [[] for _ in choice]
+    reasons = []
+    for name in map(_full_address, names.split(',') if names else []):
+        nic = next((n for n in host.nics if n.address == name), None)
+        if nic is None or nic.node not in nodes:
+            there = [n.address for n in host.nics if n.node in nodes]
+            reasons.append(f'--nic {name!r} is not a NIC on a socket of the VM; there '
+                           f'{"are" if len(there) > 1 else "is"} '
+                           f'{", ".join(there) or "none"}')
+        elif any(nic in nics for nics in chosen):
+            reasons.append(f'{nic} is named twice')
+        else:
+            chosen[nodes.index(nic.node)].append(nic)
+    if reasons:
+        raise Refused(*dict.fromkeys(reasons))
+    return chosen
+
+
 def _size(region: hostinfo.Region, memory: str, last: bool) -> int:
     """How much of a region."""
     if memory == 'all':
@@ -240,7 +290,8 @@ def _default_cpus(host: hostinfo.Host, choice: _Choice) -> int:
                _MAX_CPUS - _MAX_CPUS % len(choice))
 
 
-def _check_counts(choice: _Choice, cpus: int, initiators: int) -> Iterator[str]:
+def _check_counts(choice: _Choice, nics: list[list[hostinfo.Nic]], cpus: int,
+                  initiators: int) -> Iterator[str]:
     """Reasons against these numbers."""
     sockets, gpus = len(choice), sum(len(g) for _, g in choice)
     if cpus < sockets or cpus % sockets:
@@ -258,21 +309,44 @@ def _check_counts(choice: _Choice, cpus: int, initiators: int) -> Iterator[str]:
                (f'; --initiators {most} fits' if most else ''))
     if gpus > _MAX_GPUS:
         yield f'{gpus} GPUs: there are PCI host bridges for {_MAX_GPUS}'
+    elif gpus + sum(map(len, nics)) > _MAX_GPUS:
+        yield (f'{gpus} GPUs and {sum(map(len, nics))} NICs: there are PCI host bridges for '
+               f'{_MAX_GPUS}')
 
 
-def _sockets(host: hostinfo.Host, choice: _Choice, sizes: Sequence[int], cpus: int,
-             initiators: int) -> list[Socket]:
+def _add_nics(sockets: list[Socket], nics: list[list[hostinfo.Nic]], buses: int) -> None:
+    """Put each NIC below the host bridge of a GPU that is behind the same SMMU on the host,
+    the GPUs in turn. If there is none, it gets a bridge of its own."""
+    gpus = bridges = sum(len(s.gpus) for s in sockets)
+    number = 0
+    for socket, members in zip(sockets, nics):
+        turn: collections.Counter[str] = collections.Counter()
+        for member in members:
+            near = [gpu for gpu in socket.gpus if gpu.host.iommu == member.iommu]
+            if near:
+                bridge, bus = near[turn[member.iommu] % len(near)].bridge, 0
+                turn[member.iommu] += 1
+            else:
+                bridge, bus = f'pxb{bridges}', buses * (bridges + 1)
+                bridges += 1
+            socket.nics.append(Nic(f'nic{number}', member, bridge, bus, f'rp{gpus + number}',
+                                   gpus + number + 1))
+            number += 1
+
+
+def _sockets(host: hostinfo.Host, choice: _Choice, nics: list[list[hostinfo.Nic]],
+             sizes: Sequence[int], cpus: int, initiators: int) -> list[Socket]:
     """Sockets are the first nodes; the nodes of initiators come after them.
 
     Each GPU has a host bridge of its own, as an SMMUv3 belongs to one, and GPUs of a
     socket can have different ones on the host."""
     share, sockets, index = cpus // len(choice), [], 0
-    buses = 256 // (sum(len(gpus) for _, gpus in choice) + 1)
+    buses = 256 // (sum(len(gpus) for _, gpus in choice) + sum(map(len, nics)) + 1)
     buses = min(_MOST_BUSES, 1 << buses.bit_length() - 1)
     for i, ((region, members), size) in enumerate(zip(choice, sizes)):
         socket = Socket(i, region, size, max(0, region.size - size),
                         range(i * share, (i + 1) * share),
-                        host.cpus.get(region.node, []), [])
+                        host.cpus.get(region.node, []), [], [])
         for member in members:
             first = len(choice) + index * initiators
             socket.gpus.append(Gpu(
@@ -281,6 +355,7 @@ def _sockets(host: hostinfo.Host, choice: _Choice, sizes: Sequence[int], cpus: i
                 list(range(first, first + initiators))))
             index += 1
         sockets.append(socket)
+    _add_nics(sockets, nics, buses)
     return sockets
 
 
@@ -302,7 +377,7 @@ def _distances(host: hostinfo.Host, sockets: list[Socket]) -> dict:
 
 def make(host: hostinfo.Host, gpus: str = 'all', memory: str = 'all',
          cpus: int | None = None, initiators: int = 8,
-         socket: int | None = None) -> Vm:
+         socket: int | None = None, nics: str = '') -> Vm:
     """A VM, or Refused. Whether the host is fit for it, checks.py knows.
 
     gpus: 'all', 'free', or PCI addresses with commas between
@@ -310,11 +385,13 @@ def make(host: hostinfo.Host, gpus: str = 'all', memory: str = 'all',
     cpus: how many vCPUs; None: as many as the sockets of the host have
     initiators: how many nodes each GPU gets for its own memory, 1 to 8
     socket: the host's NUMA node whose region and GPUs are used; None: any
+    nics: PCI addresses of NICs with commas between; may be empty
     """
     choice = _choose(host, gpus, socket)
+    chosen_nics = _choose_nics(host, choice, nics)
     if cpus is None:
         cpus = _default_cpus(host, choice)
-    reasons = list(_check_counts(choice, cpus, initiators))
+    reasons = list(_check_counts(choice, chosen_nics, cpus, initiators))
     sizes: list[int] = []
     try:
         sizes = _sizes(choice, memory)
@@ -322,7 +399,7 @@ def make(host: hostinfo.Host, gpus: str = 'all', memory: str = 'all',
         reasons += refused.reasons
     if reasons:
         raise Refused(*dict.fromkeys(reasons))
-    sockets = _sockets(host, choice, sizes, cpus, initiators)
+    sockets = _sockets(host, choice, chosen_nics, sizes, cpus, initiators)
     # Some more, for what else is on the bus.
     need = sum(g.window for s in sockets for g in s.gpus) + 64 * GIB
     return Vm(sockets, _power_of_2(need) if need > _MMIO else 0,
