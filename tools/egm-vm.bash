@@ -87,7 +87,7 @@ _egm_vm() {
         host | check) options="$host --qemu --firmware --json" ;;
         qemu) options="$host $shape $vm --nic --qmp --smmu --run --json --script --stand-in" ;;
         libvirt) options="$host $shape $vm" ;;
-        svg) options="$host $shape" ;;
+        svg) options="$host $shape --host" ;;
         esac
         if [[ $current == -* ]]; then
             _egm_reply "$current" "$options"

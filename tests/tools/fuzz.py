@@ -207,7 +207,9 @@ def try_host(directory, seed):
     words = [what, '--root', directory]
     if what != 'svg':
         words += ['--qemu', '/bin/true']
-    if what in ('qemu', 'libvirt', 'svg'):
+    if what == 'svg' and rng.random() < 0.5:
+        words += ['--host']
+    elif what in ('qemu', 'libvirt', 'svg'):
         words += rng.choice(([], ['--gpus', 'free'], ['--socket', '0'], ['--memory', '2G'],
                              ['--cpus', '8'], ['--initiators', '1']))
     if what in ('qemu', 'libvirt'):

@@ -766,6 +766,7 @@ class Refusals(Case):
                 ('not allowed with argument', 'qemu', '--type1', '--stand-in', 'edu'),
                 ('not allowed with argument', 'qemu', '--run', '--json'),
                 ('not allowed with argument', 'qemu', '--run', '--script', 'x'),
+                ('--host draws no VM', 'svg', '--host', '--gpus', 'all'),
                 ('invalid choice', 'topology')):
             with self.subTest(args=args):
                 self.wrong_usage(message, *args)
@@ -1727,6 +1728,76 @@ class Writes(Case):
         if 'EGM_DRAW' in os.environ:
             shown.write_text(text)
         self.assertEqual(shown.read_text(), text)
+
+    def frames(self, text):
+        """The sockets in a picture: where each is, and its text."""
+        svg = '{http://www.w3.org/2000/svg}'
+        top = ET.fromstring(text)
+        places = []
+        for group in top.findall(f'{svg}g'):
+            x, y = map(int, re.findall('[0-9]+', group.get('transform')))
+            frame = group.find(f'{svg}rect')
+            # Everything is in its frame, and in the picture.
+            for box in group.findall(f'{svg}rect'):
+                for start, size in (('x', 'width'), ('y', 'height')):
+                    self.assertLessEqual(int(box.get(start)) + int(box.get(size)),
+                                         int(frame.get(size)))
+            self.assertLess(x + int(frame.get('width')), int(top.get('width')))
+            self.assertLess(y + int(frame.get('height')), int(top.get('height')))
+            places.append((x, y, ' '.join(t.text for t in group.iter(f'{svg}text'))))
+        return places
+
+    def test_wide_pictures(self):
+        """Sockets continue in another row, so that a page can show 16 GPUs."""
+        for sockets, gpus, wanted in ((2, 2, [0, 0]), (4, 1, [0, 0, 1, 1]), (2, 4, [0, 1]),
+                                      (4, 4, [0, 1, 2, 3])):
+            with tempfile.TemporaryDirectory() as directory:
+                self.root = pathlib.Path(directory)
+                grace.Host(self.root, sockets, gpus)
+                for args in ('--initiators', '7'), ('--host',):
+                    text = self.succeeds('svg', *args)
+                    self.assertLess(int(ET.fromstring(text).get('width')), 880)
+                    rows = [y for _, y, _ in self.frames(text)]
+                    self.assertEqual([sorted(set(rows)).index(y) for y in rows], wanted)
+
+    def test_virtual_in_picture(self):
+        """A virtual function names its physical function."""
+        made = grace.Host(self.root)
+        made.virtual('0008:01:00.0', 1, 'vfio-pci')
+        for args in (), ('--host',):
+            self.assertIn('0008:01:01.0 part of 0008:01:00.0', self.frames(
+                self.succeeds('svg', *args))[0][2])
+
+    def test_picture_of_host(self):
+        """Sockets with regions, GPUs and NICs, and the users of each."""
+        made = grace.Host(self.root, 3, 2)
+        for number, node in enumerate((0, 0, 0, 1, 7)):
+            made.pci(f'000{number}:03:00.0', node, 'vfio-pci', 20 + number, class_=0x020000)
+        made.interface('eth0', '0000:03:00.0')
+        made.bind('0000:03:00.0', 'mlx5_core')
+        made.bind('0009:01:00.0', 'nvidia')
+        made.user('/dev/egm5')
+        made.user('/dev/vfio/devices/vfio23', pid=4712, command='one')
+        made.user('/dev/vfio/devices/vfio2', pid=4713)
+        made.user('/dev/vfio/devices/vfio2', pid=4714)
+        frames = [text for _, _, text in self.frames(self.succeeds('svg', '--host'))]
+        self.assertEqual(len(frames), 3)
+        for part in ('NUMA node 0: 72 CPUs, 32 GiB for the host egm4: 447 GiB /dev/egm4 free',
+                     'GPU 0008:01:00.0 nvgrace_gpu_vfio_pci free',
+                     'GPU 0009:01:00.0 nvidia not bound to vfio',
+                     'NIC eth0 0000:03:00.0 mlx5_core not bound to vfio',
+                     'NIC 0002:03:00.0 vfio-pci free'):
+            self.assertIn(part, frames[0])
+        for part in ('egm5: 447 GiB /dev/egm5 qemu-system-aar (4711)',
+                     'GPU 0018:01:00.0 nvgrace_gpu_vfio_pci 2 processes',
+                     'NIC 0003:03:00.0 vfio-pci one (4712)'):
+            self.assertIn(part, frames[1])
+        self.assertNotIn('0004:03:00.0', ''.join(frames))
+        # Without a node, and without GPUs
+        for path in (self.root / 'sys/bus/pci/devices').iterdir():
+            (path / 'numa_node').unlink()
+        made.region(9, 64 * MIB, [])
+        self.assertIn('Unknown NUMA node', self.frames(self.succeeds('svg', '--host'))[0][2])
 
 
 def json_of_page(name):
