@@ -2,6 +2,7 @@
 """egm-vm on made-up hosts: what it finds, what it refuses, what it writes."""
 
 import ast
+import configparser
 import contextlib
 import errno
 import fcntl
@@ -1798,6 +1799,60 @@ class Writes(Case):
             (path / 'numa_node').unlink()
         made.region(9, 64 * MIB, [])
         self.assertIn('Unknown NUMA node', self.frames(self.succeeds('svg', '--host'))[0][2])
+
+
+class Examples(Case):
+    """Files for systemd and udev, which are installed with the documentation."""
+
+    def test_unit(self):
+        """The service starts a VM, and stops it by its power button."""
+        grace.Host(self.root, size=256 * MIB, cpus=1)
+        unit = configparser.RawConfigParser()
+        unit.read(TOP / 'tools/examples/egm-vm@.service')
+        service = dict(unit['Service'])
+        directory = self.root / service['runtimedirectory'].replace('%i', 'left')
+        directory.mkdir(parents=True)
+        options_ = ['--root', str(self.root), '--qemu', str(QEMU), '--stand-in', 'pci-testdev',
+                    '--accel', 'tcg', '--net', 'none']
+
+        def words(line):
+            # systemd splits $OPTIONS, and nothing else.
+            return [word for part in shlex.split(line) for word in (
+                options_ if part == '$OPTIONS' else
+                [part.replace('%i', 'left').replace('%t', str(self.root))])]
+        start = words(service['execstart'])
+        self.assertTrue(any((pathlib.Path(path) / start[0]).name == 'egm-vm'
+                            for path in service['execsearchpath'].split()))
+        with subprocess.Popen([TOP / 'tools' / start[0], *start[1:]], text=True,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT) as vm, contextlib.ExitStack() as stack:
+            stack.callback(vm.kill)
+            end = time.monotonic() + machine.LIMIT
+            while not (directory / 'monitor').exists():
+                self.assertIsNone(vm.poll())
+                self.assertLess(time.monotonic(), end)
+                time.sleep(0.1)
+            monitor = running.Socket(str(directory / 'qmp'))
+            stack.callback(monitor.socket.close)
+            self.assertEqual(monitor.command('query-name'), {'name': 'left'})
+            with subprocess.Popen(words(service['execstop'])) as stop:
+                while '"POWERDOWN"' not in json.dumps(monitor._receive('no power button')):
+                    pass
+                self.assertIsNone(stop.poll())
+                monitor.command('quit')
+                self.assertEqual(stop.wait(machine.LIMIT), 0)
+            self.assertEqual(vm.wait(machine.LIMIT), 0)
+
+    def test_rules(self):
+        """The devices for which egm-vm writes rules; all belong to one group."""
+        rules = [line for line in (TOP / 'tools/examples/70-egm.rules').read_text().splitlines()
+                 if line and not line.startswith('#')]
+        source = (TOP / 'tools/egm/checks.py').read_text()
+        matches = re.findall(r"'((?:SUBSYSTEM|KERNEL)==\"[a-z-]+\")'", source)
+        self.assertEqual(len(matches), 4)
+        self.assertEqual([rule.split(', ')[0] for rule in rules], matches)
+        self.assertEqual({rule[rule.index('GROUP'):] for rule in rules},
+                         {'GROUP="kvm", MODE="0660"'})
 
 
 def json_of_page(name):
