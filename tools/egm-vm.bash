@@ -84,7 +84,8 @@ _egm_vm() {
     --cpus | --initiators | --name | --stand-in) ;;
     *)
         case $what in
-        host | check) options="$host --qemu --firmware --json" ;;
+        host) options="$host --qemu --firmware --json" ;;
+        check) options="$host --qemu --firmware --json --prometheus" ;;
         qemu) options="$host $shape $vm --nic --qmp --smmu --run --json --script --stand-in" ;;
         libvirt) options="$host $shape $vm" ;;
         svg) options="$host $shape --host" ;;

@@ -767,6 +767,7 @@ class Refusals(Case):
                 ('not allowed with argument', 'qemu', '--type1', '--stand-in', 'edu'),
                 ('not allowed with argument', 'qemu', '--run', '--json'),
                 ('not allowed with argument', 'qemu', '--run', '--script', 'x'),
+                ('not allowed with argument', 'check', '--json', '--prometheus'),
                 ('--host draws no VM', 'svg', '--host', '--gpus', 'all'),
                 ('invalid choice', 'topology')):
             with self.subTest(args=args):
@@ -1884,7 +1885,7 @@ class Documents(Case):
     def test_help(self):
         """Each subcommand has its own; all have --version."""
         sizes = [len(self.options('egm-vm', what)) for what in self.COMMANDS]
-        self.assertEqual(len(set(sizes)), 4, sizes)     # host and check are alike
+        self.assertEqual(len(set(sizes)), 5, sizes)
         for name in 'egm-vm', 'egm-report':
             text = subprocess.run([TOP / 'tools' / name, '--version'], text=True,
                                   check=True, stdout=subprocess.PIPE).stdout
@@ -1935,6 +1936,29 @@ class Documents(Case):
         self.assertEqual(set(re.findall(r'^\.TP\n\.B (\S+)$', (
             TOP / 'tools/egm-vm.1').read_text().split('.SH CHECKS')[1].split('.SH ')[0]
             .replace('\\-', '-'), re.M)), known_checks())
+
+    def test_metrics(self):
+        """For Prometheus: each check and subject once, with the worst result."""
+        made = grace.Host(self.root, 2)
+        made.user('/dev/egm5')
+        made.pages(4)
+        made.bind('0008:01:00.0', 'nvidia')
+        for name in 'a', 'b':
+            made.file(f'/sys/class/egm/{name}').mkdir()
+        status, text = self.run_it('check', '--prometheus')
+        self.assertEqual(status, 1)
+        metrics = re.findall(r'^(egm_\w+)\{(.*)\} ([0-9])$', text, re.M)
+        self.assertEqual(len(metrics) + 4, len(text.splitlines()), text)
+        values = {(name, labels): int(value) for name, labels, value in metrics}
+        self.assertEqual(len(values), len(metrics))
+        for name, labels, value in (
+                ('egm_check', 'check="gpu-driver",subject="0008:01:00.0"', 2),
+                ('egm_check', 'check="gpu-driver",subject="0018:01:00.0"', 0),
+                ('egm_check', 'check="page-size",subject=""', 1),
+                ('egm_check', 'check="region-name",subject=""', 1),
+                ('egm_check', 'check="region-use",subject="egm5"', 0),
+                ('egm_in_use', 'subject="egm4"', 0), ('egm_in_use', 'subject="egm5"', 1)):
+            self.assertEqual(values[name, labels], value, text)
 
     def complete(self, *words, program='egm-vm'):
         """Completions of bash after WORDS, in the form that a user sees."""

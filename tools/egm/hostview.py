@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .finding import NOTE, PROBLEM, Finding
+from .finding import NOTE, PROBLEM, USED, Finding
 from .finding import lines as finding_lines
 from .format import size_text, table
 from .holders import User
@@ -66,6 +66,25 @@ def check_lines(found: list[Finding]) -> list[str]:
         text += [' ' * (8 + width) + more for more in (
             finding.hint and f'Hint: {finding.hint}', finding.command) if more]
     return text
+
+
+def metric_lines(found: list[Finding]) -> list[str]:
+    """The checks as metrics, in the text format of Prometheus. One that found several things
+    about a subject has the worst result."""
+    levels = {NOTE: 1, PROBLEM: 2}
+    results: dict[tuple[str, str], int] = {}
+    for f in found:
+        key = f.id, f.subject
+        results[key] = max(results.get(key, 0), levels.get(f.level, 0))
+    in_use = {f.subject: int(f.level == USED) for f in found
+              if f.id in ('region-use', 'gpu-use')}
+    return ['# HELP egm_check Result of a check: 0 PASS, 1 WARN, 2 FAIL',
+            '# TYPE egm_check gauge',
+            *(f'egm_check{{check="{name}",subject="{subject}"}} {value}'
+              for (name, subject), value in results.items()),
+            '# HELP egm_in_use Whether a region or GPU is in use',
+            '# TYPE egm_in_use gauge',
+            *(f'egm_in_use{{subject="{subject}"}} {value}' for subject, value in in_use.items())]
 
 
 def _users_data(users: list[User]) -> list[dict]:
