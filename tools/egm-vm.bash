@@ -49,7 +49,7 @@ _egm_files() {
 _egm_vm() {
     local line=${COMP_LINE:0:COMP_POINT} current previous what=host word kind list options words=()
     local host='--help --version --root' shape='--gpus --socket --cpus --memory --initiators'
-    local vm='--name --disk --cdrom --vars --net --accel --no-pin --no-check --iommufd --type1 --qemu --firmware'
+    local vm='--name --disk --cdrom --vars --net --accel --no-pin --no-check --iommufd --type1'
 
     # Words are separated by space here, whatever COMP_WORDBREAKS is.
     read -ra words <<< "$line"
@@ -86,8 +86,8 @@ _egm_vm() {
         case $what in
         host) options="$host --qemu --firmware --json" ;;
         check) options="$host --qemu --firmware --json --prometheus" ;;
-        qemu) options="$host $shape $vm --nic --qmp --smmu --run --json --script --stand-in" ;;
-        libvirt) options="$host $shape $vm" ;;
+        qemu) options="$host $shape $vm --qemu --firmware --nic --qmp --smmu --run --json --script --stand-in" ;;
+        libvirt) options="$host $shape $vm --qemu --firmware" ;;
         svg) options="$host $shape --host" ;;
         esac
         if [[ $current == -* ]]; then

@@ -1502,8 +1502,10 @@ class Writes(Case):
         self.assertEqual(
             [(d.get('device'), d.find('target').get('dev'), d.find('boot').get('order'),
               d.find('source').get('file'), d.find('readonly') is not None) for d in disks],
-            [('disk', 'vda', '1', str(files[0]), False), ('disk', 'vdb', '2', str(files[1]), False),
-             ('cdrom', 'sda', '3', str(files[2]), True), ('cdrom', 'sdb', '4', str(files[3]), True)])
+            [('disk', 'vda', '1', str(files[0]), False),
+             ('disk', 'vdb', '2', str(files[1]), False),
+             ('cdrom', 'sda', '3', str(files[2]), True),
+             ('cdrom', 'sdb', '4', str(files[3]), True)])
 
     def uefi(self, line, *args):
         """Run a line in UEFI's shell; returns its output."""

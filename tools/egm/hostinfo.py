@@ -405,7 +405,8 @@ def read(root: str = '') -> Host:
     numbers = {r.number or r.device: r.device for r in regions}
     host = Host(
         root, regions, [printable(n) for n in names if n not in good],
-        _read_loose_gpus(root, known), _read_nics(root, {r.node for r in regions}), distances, cpus, memory,
+        _read_loose_gpus(root, known), _read_nics(root, {r.node for r in regions}),
+        distances, cpus, memory,
         sysfs.count_list(sysfs.read_text(f'{root}/sys/devices/system/cpu/present')),
         gpu_domains, cpu_domains, Slit(sysfs.read_bytes(f'{tables}/SLIT')),
         Iort(sysfs.read_bytes(f'{tables}/IORT')),
