@@ -86,7 +86,8 @@ _egm_vm() {
         case $what in
         host) options="$host --qemu --firmware --json" ;;
         check) options="$host --qemu --firmware --json --prometheus" ;;
-        qemu) options="$host $shape $vm --qemu --firmware --nic --qmp --smmu --run --json --script --stand-in" ;;
+        qemu) options="$host $shape $vm --qemu --firmware --nic --qmp --smmu --run --json"
+              options+=" --script --stand-in" ;;
         libvirt) options="$host $shape $vm --qemu --firmware" ;;
         svg) options="$host $shape --host" ;;
         esac
