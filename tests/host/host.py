@@ -37,6 +37,7 @@ class Platform:
     # PCI addresses: two GPUs of each socket; a device with SR-IOV, and its virtual function
     gpus: tuple = ('0000:01:00.0', '0000:02:00.0', '0000:03:00.0', '0000:05:00.0')
     function: tuple = ('0000:04:00.0', '0000:04:00.1')
+    nic: str = '0000:06:00.0'
 
     def machine(self):
         """Options of the QEMU that is the machine, without kernel and console."""
@@ -74,7 +75,8 @@ _EDU = 'edu,dma_mask=0xffffffffffffffff'
 # QEMU's devices with SR-IOV are few.
 _NVME = ('nvme,serial=egm,subsys=nvme,max_ioqpairs=4,msix_qsize=5,'
          'sriov_max_vfs=1,sriov_vq_flexible=2,sriov_vi_flexible=1')
-_DEVICES = ('-device', 'nvme-subsys,id=nvme', *_devices(_EDU, _EDU, _EDU, _NVME, _EDU))
+_DEVICES = ('-device', 'nvme-subsys,id=nvme', *_devices(_EDU, _EDU, _EDU, _NVME, _EDU,
+                                                          'e1000e,romfile='))
 
 
 # Without LPA2, as Grace: when a VM ends, KVM walks all addresses that there can be, and

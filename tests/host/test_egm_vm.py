@@ -154,6 +154,23 @@ class EgmVm(HostTest):
             self.assertIn(gpu(0), self.start(f'--memory 128M {smmu}'))
             self.host.check('grep -q iommufd=iommufd0 /tmp/vm')
 
+    def test_nic(self):
+        """A NIC behind the SMMU of the GPUs is below the bridge of one of them."""
+        device = f'/sys/bus/pci/devices/{HOST.nic}'
+        self.addCleanup(self.host.check, f'echo > {device}/driver_override; '
+                        f'echo {HOST.nic} > {device}/driver/unbind')
+        with self.host.standin():
+            status, text = self.host.run(f'/egm-vm qemu {FIRMWARE} --nic {HOST.nic} 2>&1')
+            self.assertEqual(status, 1, text)
+            self.assertIn(f'NIC {HOST.nic} is not bound to a vfio driver', text)
+            self.host.check(f'echo vfio-pci > {device}/driver_override; '
+                            f'echo {HOST.nic} > /sys/bus/pci/drivers_probe')
+            self.assertRegex(self.found(), rf'{HOST.nic} .* vfio-pci')
+            self.start(f'--type1 --memory 128M --gpus {gpu(2)} --nic {HOST.nic}')
+            for part in (f'vfio-pci-nohotplug,id=nic0,bus=rp1,host={HOST.nic}',
+                         'pcie-root-port,id=rp1,bus=pxb0,'):
+                self.host.check(f'grep -q {part} /tmp/vm')
+
     def test_run(self):
         """egm-vm opens the regions, all at once, and hands them to QEMU."""
         for driver in 'B', 'C', 'E':
