@@ -1142,6 +1142,13 @@ class Nics(Case):
         vm = plan.make(hostinfo.read(str(self.root)), nics='a:0:0.0,a:1:0.0,a:2:0.0')
         self.assertEqual([(n.bridge, n.bus) for n in vm.nics],
                          [('pxb0', 0), ('pxb1', 0), ('pxb0', 0)])
+        # With as many NICs as possible, a bridge has bus numbers for all of their ports.
+        for number in range(3, 25):
+            self.nic(f'000a:{number:02x}:00.0', 0, 'vfio-pci', None)
+        vm = plan.make(hostinfo.read(str(self.root)), gpus='8:1:0.0,18:1:0.0',
+                       nics=','.join(f'a:{number:x}:0.0' for number in range(25)))
+        self.assertEqual({n.bridge for n in vm.nics}, {'pxb0'})
+        self.assertGreater(vm.gpus[1].bus - vm.gpus[0].bus, 1 + len(vm.nics))
 
     def test_refused(self):
         """Names, sockets, drivers, users."""

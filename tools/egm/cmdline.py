@@ -49,7 +49,7 @@ def _node_lines(vm: Vm, files: Mapping[str, int]) -> Iterator[Line]:
 
 
 def _bridge_lines(device: Gpu | Nic, node: int, settings: Settings) -> Iterator[Line]:
-    """The PCI host bridge of a device, and its SMMU."""
+    """The PCI host bridge above a device, and its SMMU."""
     yield '-device', (f'pxb-pcie,id={device.bridge},bus=pcie.0,bus_nr={device.bus},'
                       f'numa_node={node}')
     if settings.smmu:

@@ -105,12 +105,12 @@ class Vm:
 
     @property
     def functions(self) -> list[hostinfo.Function]:
-        """PCI functions of the host that the VM gets."""
+        """The PCI functions of the host that are passed through."""
         return [device.host for device in [*self.gpus, *self.nics]]
 
     @property
     def bridges(self) -> int:
-        """How many PCI host bridges, besides that of pcie.0."""
+        """The number of PCI host bridges, without pcie.0."""
         return len(self.gpus) + sum(nic.bus > 0 for nic in self.nics)
 
     @property
@@ -216,7 +216,7 @@ def _choose(host: hostinfo.Host, names: str, socket: int | None) -> _Choice:
 
 def _choose_nics(host: hostinfo.Host, choice: _Choice, names: str) -> \
         list[list[hostinfo.Nic]]:
-    """The NICs of each socket of a VM."""
+    """The NICs for each socket of a VM."""
     nodes = [region.node for region, _ in choice]
     chosen: list[list[hostinfo.Nic]] = [[] for _ in choice]
     reasons = []
@@ -341,7 +341,10 @@ def _sockets(host: hostinfo.Host, choice: _Choice, nics: list[list[hostinfo.Nic]
     Each GPU has a host bridge of its own, as an SMMUv3 belongs to one, and GPUs of a
     socket can have different ones on the host."""
     share, sockets, index = cpus // len(choice), [], 0
-    buses = 256 // (sum(len(gpus) for _, gpus in choice) + sum(map(len, nics)) + 1)
+    bridges = sum(len(gpus) for _, gpus in choice) + sum(
+        nic.iommu not in [gpu.iommu for gpu in gpus]
+        for (_, gpus), members in zip(choice, nics) for nic in members)
+    buses = 256 // (bridges + 1)
     buses = min(_MOST_BUSES, 1 << buses.bit_length() - 1)
     for i, ((region, members), size) in enumerate(zip(choice, sizes)):
         socket = Socket(i, region, size, max(0, region.size - size),

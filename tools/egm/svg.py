@@ -55,7 +55,7 @@ class _Frame:
 
 
 def _box(kind: str, x: int, y: int, width: int, height: int, *rows: _Row) -> Iterator[str]:
-    """A rectangle with lines of text."""
+    """A rectangle that contains lines of text."""
     yield (f'<rect class="{kind}" x="{x}" y="{y}" width="{width}" '
            f'height="{height}"/>')
     for i, (style, text) in enumerate(rows):
@@ -90,7 +90,7 @@ def _place(frames: Sequence[_Frame], label: str) -> str:
 
 
 def _left(column: int) -> int:
-    """Where a box begins."""
+    """The left edge of a column of boxes."""
     return _PAD + column * (_BOX_WIDTH + _GAP)
 
 
@@ -108,7 +108,7 @@ def _memory_text(nodes: list[int]) -> str:
 
 
 def _draw_socket(socket: Socket, base: int, columns: int, height: int) -> Iterator[str]:
-    """The elements of a socket of a VM. height: of its GPUs"""
+    """The elements of a socket of a VM. height: the height of a GPU"""
     gpus = _TITLE + _MEMORY + _STEP
     bridge = gpus + height + _STEP
     yield from _box(
@@ -134,7 +134,7 @@ def _draw_socket(socket: Socket, base: int, columns: int, height: int) -> Iterat
 
 
 def picture(vm: Vm) -> str:
-    """A VM."""
+    """The picture of a VM."""
     height = _height(4 if any(gpu.host.virtual for gpu in vm.gpus) else 3)
     frames, base = [], _RAM_BASE
     for socket in vm.sockets:
@@ -150,12 +150,12 @@ def picture(vm: Vm) -> str:
 
 
 def _height(lines: int) -> int:
-    """Of a box with lines of text."""
+    """The height of a box with a number of lines."""
     return _LINE * (lines + 1)
 
 
 def _use(users: Sequence[User], free: str) -> _Row:
-    """The users of a device, or its state without users."""
+    """The users of a device, or its state if it has no users."""
     return 'small', f'{len(users)} processes' if len(users) > 1 else \
         str(users[0]) if users else free
 
@@ -170,7 +170,7 @@ def _gpu_box(gpu: Gpu) -> tuple[str, list[_Row]]:
 
 
 def _nic_box(nic: Nic) -> tuple[str, list[_Row]]:
-    """The same of a NIC."""
+    """The class and the text of a NIC's box."""
     return 'used' if nic.users else 'bridge', [
         ('', ' '.join(['NIC', *nic.interfaces[:1]])), ('small mono', nic.address),
         ('small', nic.driver or 'no driver'),
@@ -179,7 +179,7 @@ def _nic_box(nic: Nic) -> tuple[str, list[_Row]]:
 
 def _draw_region(region: Region, nics: Sequence[Nic], columns: int, height: int) -> \
         Iterator[str]:
-    """The elements of a socket of the host. height: of GPUs and NICs"""
+    """The elements of a socket of the host. height: the height of a GPU and of a NIC"""
     yield from _box(
         'used' if region.users else 'memory', _PAD, _TITLE, _left(columns) - _GAP - _PAD,
         _MEMORY, ('', f'{region.name}: {size_text(region.size) if region.size else "?"}'),
@@ -197,7 +197,7 @@ def _draw_region(region: Region, nics: Sequence[Nic], columns: int, height: int)
 
 
 def host_picture(host: Host) -> str:
-    """A host: the sockets that have regions, and the users of each device."""
+    """The picture of a host: the sockets that have regions, and the users of each device."""
     height = _height(5 if any(gpu.virtual for gpu in host.gpus) else 4)
     frames = []
     for region in host.regions:
