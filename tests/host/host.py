@@ -75,8 +75,8 @@ _EDU = 'edu,dma_mask=0xffffffffffffffff'
 # QEMU's devices with SR-IOV are few.
 _NVME = ('nvme,serial=egm,subsys=nvme,max_ioqpairs=4,msix_qsize=5,'
          'sriov_max_vfs=1,sriov_vq_flexible=2,sriov_vi_flexible=1')
-_DEVICES = ('-device', 'nvme-subsys,id=nvme', *_devices(_EDU, _EDU, _EDU, _NVME, _EDU,
-                                                          'e1000e,romfile='))
+_DEVICES = ('-device', 'nvme-subsys,id=nvme',
+            *_devices(_EDU, _EDU, _EDU, _NVME, _EDU, 'e1000e,romfile='))
 
 
 # Without LPA2, as Grace: when a VM ends, KVM walks all addresses that there can be, and
