@@ -49,7 +49,8 @@ _egm_files() {
 _egm_vm() {
     local line=${COMP_LINE:0:COMP_POINT} current previous what=host word kind list options words=()
     local host='--help --version --root' shape='--gpus --socket --cpus --memory --initiators'
-    local vm='--name --disk --cdrom --vars --net --accel --no-pin --no-check --iommufd --type1'
+    local vm='--name --disk --cdrom --vars --net --accel --smmu --no-pin --no-check --iommufd'
+    vm+=' --type1 --qemu --firmware'
 
     # Words are separated by space here, whatever COMP_WORDBREAKS is.
     read -ra words <<< "$line"
@@ -86,9 +87,8 @@ _egm_vm() {
         case $what in
         host) options="$host --qemu --firmware --json" ;;
         check) options="$host --qemu --firmware --json --prometheus" ;;
-        qemu) options="$host $shape $vm --qemu --firmware --nic --qmp --smmu --run --json"
-              options+=" --script --stand-in" ;;
-        libvirt) options="$host $shape $vm --qemu --firmware" ;;
+        qemu) options="$host $shape $vm --nic --qmp --run --json --script --stand-in" ;;
+        libvirt) options="$host $shape $vm" ;;
         svg) options="$host $shape --host" ;;
         esac
         if [[ $current == -* ]]; then

@@ -944,6 +944,24 @@ class Smmu(Case):
                                  [f'primary-bus=pxb0,id=smmu0,{wanted}'] if wanted else [])
                 self.assertEqual('no SMMUv3' in ''.join(self.notes), not wanted)
 
+    def test_domain(self):
+        """The same for libvirt, which names the host bridge by its controller."""
+        grace.Host(self.root, 2, 2)
+        for version, wanted in (('11.0', {'accel': 'on', 'ats': 'on', 'ril': 'off',
+                                          'ssidsize': '20', 'oas': '48'}),
+                                ('11.1', {'accel': 'on', 'ats': 'on'}),
+                                ('nvidia', {'accel': 'on', 'ats': 'on', 'ril': 'off',
+                                            'oas': '48'}), ('10.2', None)):
+            with self.subTest(version):
+                devices = ET.fromstring(self.succeeds(
+                    'libvirt', '--qemu', self.bin / version)).find('devices')
+                self.assertEqual([d.attrib for d in devices.findall('iommu/driver')],
+                                 [{'pciBus': str(i), **wanted} for i in range(1, 5)]
+                                 if wanted else [])
+                self.assertEqual([c.get('index') for c in devices.findall('controller')
+                                  if c.get('model') == 'pcie-expander-bus'],
+                                 ['1', '2', '3', '4'])
+
     def test_layout(self):
         """As Kata Containers and KubeVirt have it on GB200 and GB300: a host bridge, an
         SMMUv3, a root port and vfio-pci for each GPU."""
@@ -998,9 +1016,8 @@ class Smmu(Case):
                 '--socket', '1')
         made.file('/dev/iommu').unlink()
         without('it needs iommufd')
-        self.succeeds('libvirt')
-        self.assertIn('no SMMUv3 with ATS: egm-vm libvirt does not write it',
-                      ''.join(self.notes))
+        self.assertNotIn('<iommu', self.succeeds('libvirt'))
+        self.assertIn('no SMMUv3 with ATS: it needs iommufd', ''.join(self.notes))
 
     def test_smmu(self):
         """What the GPU is behind."""

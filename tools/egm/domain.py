@@ -77,6 +77,15 @@ def _controller(vm: Vm, gpu: Gpu) -> int:
     return len(vm.gpus) + gpu.chassis
 
 
+def _add_smmus(devices: ET.Element, vm: Vm, options: str) -> None:
+    """One SMMUv3 for each host bridge, like the devices of a command line. libvirt does
+    not have options of NVIDIA's QEMU."""
+    values = dict(option.split('=') for option in options.split(',') if option)
+    values.pop('pasid', None)
+    for gpu in vm.gpus if values else ():
+        _add(_add(devices, 'iommu', model='smmuv3'), 'driver', pciBus=gpu.chassis, **values)
+
+
 def _add_gpus(devices: ET.Element, vm: Vm, iommufd: bool) -> None:
     for gpu in vm.gpus:
         device = _add(devices, 'hostdev', mode='subsystem', type='pci',
@@ -173,6 +182,7 @@ def domain(vm: Vm, emulator: Emulator, settings: Settings) -> str:
     _add_bridges(devices, vm)
     _add_gpus(devices, vm, settings.iommufd)
     _add_memory(devices, vm)
+    _add_smmus(devices, vm, settings.smmu)
     _add_others(devices, vm, settings)
     ET.indent(top)
     return ET.tostring(top, encoding='unicode').encode(
