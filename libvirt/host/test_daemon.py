@@ -468,12 +468,12 @@ class Daemon(unittest.TestCase):
                      f"'/dev/egm4' is not of the socket of GPU {PLATFORM.gpus[2]}")
         self.refused(('missing', (0, '/dev/egm9')),
                      "no region of Extended GPU Memory '/dev/egm9'")
-        self.refused(('both', 0, 1), "'/dev/egm4'")
+        self.refused(('both', 0, 1), '/dev/egm4', 'in use by another memory backend')
 
 
     def test_iommufd(self):
-        """QEMU gets the node of the device, not that of its group, and of /dev/iommu,
-        which is everybody's, an open descriptor only."""
+        """QEMU gets open descriptors of the device, which has a node for QEMU, and of
+        /dev/iommu, which all domains share."""
         self.enterContext(self.host.pfnmap())
         before = self.owner('/dev/iommu'), self.host.check('ls -lnR /dev/vfio')
         pid = self.create('one', 0, iommufd='yes')
@@ -483,7 +483,12 @@ class Daemon(unittest.TestCase):
         self.assertNotRegex(nodes, r'(?m)^\d\n.*devices:')
         self.assertEqual(self.queried('one')['ua-gpu0']['host-address'], PLATFORM.gpus[0])
         self.assertNotIn('iommu', self.host.check(f'ls /proc/{pid}/root/dev'))
-        self.assertIn('/dev/iommu', self.host.check(f'ls -l /proc/{pid}/fd'))
+        files = self.host.check(f'ls -l /proc/{pid}/fd')
+        self.assertIn('/dev/iommu', files)
+        self.assertIn('/dev/vfio/devices/', files)
+        # QEMU finds the GPU by its descriptor.
+        self.assertNotIn(f'"host":"{PLATFORM.gpus[0]}"',
+                         self.host.check(f'tr "\\0" " " < /proc/{pid}/cmdline'))
         self.assertEqual(self.owner('/dev/iommu'), before[0])
         self.refused(('two', 1), "in use by domain 'one'", iommufd='yes')
         self.virsh('destroy one')
