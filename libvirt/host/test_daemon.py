@@ -7,7 +7,6 @@ Where no guest is needed, domains are created paused: QEMU has built the machine
 
 import contextlib
 import json
-import os
 import pathlib
 import re
 import shlex
