@@ -91,18 +91,19 @@ def _serve(path: str, theirs: socket.socket, vm: int, vm_file: int) -> None:
             return
 
 
-def _start(region: Region, vm_file: int) -> _Opener:
-    """Start a process for a region."""
+def _start(region: Region, vm_file: int, openers: list[_Opener]) -> None:
+    """Start a process for a region. It is in the list before it starts, so that Ctrl-C finds
+    it there."""
     ours, theirs = socket.socketpair()
+    openers.append(_Opener(region, ours, time.monotonic()))
     vm = os.getpid()
 
     def serve() -> None:
         ours.close()
         _serve(region.path, theirs, vm, vm_file)
 
-    background.start(serve)
-    theirs.close()
-    return _Opener(region, ours, time.monotonic())
+    with theirs:
+        background.start(serve)
 
 
 def _receive(opener: _Opener) -> bool:
@@ -156,7 +157,7 @@ def open_all(host: Host, regions: Sequence[Region]) -> dict[str, int]:
     try:
         for region in regions:
             say(f'{region.name}: opening; the driver clears {size_text(region.size)}')
-            openers.append(_start(region, vm_file))
+            _start(region, vm_file, openers)
         left = {o.socket: o for o in openers}
         while left and not any(o.error for o in openers):
             for ready in select.select(list(left), [], [])[0]:
