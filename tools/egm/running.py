@@ -61,8 +61,11 @@ class Socket(Monitor):
         if 'QMP' not in self._receive(
                 f'no answer for {_PATIENCE} s: is another program connected to this socket?'):
             raise RuntimeError(f'{path} is not a QMP socket')
-        self.socket.settimeout(_LIMIT)
+        if not connected:
+            self.socket.settimeout(_LIMIT)
+        # A QEMU that is starting answers when vfio has mapped all memory, which takes minutes.
         self.command('qmp_capabilities')
+        self.socket.settimeout(_LIMIT)
 
     def _lost(self) -> RuntimeError:
         """QEMU has ended, or does not want to be asked."""
