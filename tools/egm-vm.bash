@@ -18,14 +18,23 @@ _egm_gpus() {
     done | sed 's,.*/,,'
 }
 
+# Nodes of the GPUs
+_egm_nodes() {
+    local address
+
+    for address in $(_egm_gpus); do
+        cat "$_egm_root/sys/bus/pci/devices/$address/numa_node"
+    done 2> /dev/null | sort -u
+}
+
 # PCI addresses of the NICs on the nodes of GPUs
 _egm_nics() {
     local device nodes
 
-    nodes=$(cat "$_egm_root"/sys/class/egm/*/*/numa_node 2> /dev/null)
+    nodes=$(_egm_nodes)
     for device in "$_egm_root"/sys/bus/pci/devices/*; do
         [[ $(cat "$device/class" 2> /dev/null) == 0x02* ]] &&
-            grep -qx "$(cat "$device/numa_node")" <<< "$nodes" && echo "${device##*/}"
+            grep -qxe "$(cat "$device/numa_node" 2> /dev/null)" <<< "$nodes" && echo "${device##*/}"
     done
 }
 
@@ -34,9 +43,14 @@ _egm_nics() {
 # readline replaces only what is behind the last of COMP_WORDBREAKS, such as the colons
 # of PCI addresses.
 _egm_reply() {
-    local word=$1 behind
+    local word=$1 behind candidate candidates
     shift
-    mapfile -t COMPREPLY < <(compgen -W "$*" -- "$word")
+    # compgen -W would run commands in names, such as those of network interfaces.
+    read -rd '' -a candidates <<< "$*"
+    COMPREPLY=()
+    for candidate in "${candidates[@]}"; do
+        [[ $candidate != "$word"* ]] || COMPREPLY+=("$candidate")
+    done
     behind=${word##*["$COMP_WORDBREAKS"]}
     COMPREPLY=("${COMPREPLY[@]#"${word%"$behind"}"}")
 }
@@ -80,7 +94,7 @@ _egm_vm() {
             [ "${word##*/}" = '*' ] || words+=("${word##*/}")
         done
         _egm_reply "$current" "${words[@]}" ;;
-    --socket) _egm_reply "$current" "$(cat "$_egm_root"/sys/class/egm/*/*/numa_node 2> /dev/null)" ;;
+    --socket) _egm_reply "$current" "$(_egm_nodes)" ;;
     --disk | --cdrom | --vars | --qemu | --firmware | --root | --qmp | --script) _egm_files "$current" ;;
     --cpus | --initiators | --name | --stand-in) ;;
     *)

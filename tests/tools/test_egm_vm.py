@@ -1876,7 +1876,9 @@ class Examples(Case):
             monitor = self.monitor(directory / 'qmp')
             stack.callback(monitor.socket.close)
             self.assertEqual(monitor.command('query-name'), {'name': 'left'})
-            with subprocess.Popen(words(service['execstop'])) as stop:
+            # The unit does not fail if there is nothing to stop.
+            self.assertTrue(service['execstop'].startswith('-'))
+            with subprocess.Popen(words(service['execstop'][1:])) as stop:
                 while '"POWERDOWN"' not in monitor.socket.recv(65536).decode():
                     pass
                 self.assertIsNone(stop.poll())
@@ -2048,6 +2050,10 @@ class Documents(Case):
                          ['01:00.0'])
         self.assertEqual(set(self.complete('qemu', '--socket', '')), {'0', '1'})
         self.assertEqual(self.complete('qemu', '--net', ''), ['user', 'none', 'br0'])
+        # A name is not run.
+        made.interface('$(echo,br1)', bridge=True)
+        self.assertEqual(self.complete('qemu', '--net', ''),
+                         ['user', 'none', '$(echo,br1)', 'br0'])
 
     def test_completion_on_a_terminal(self):
         """The same, typed on a terminal."""
