@@ -121,7 +121,8 @@ def _add_others(devices: ET.Element, vm: Vm, settings: Settings) -> None:
         _add(drive, 'driver', name='qemu', type=disk.format)
         source = _add(drive, 'source')
         source.set('dev' if disk.block else 'file', disk.path)
-        letter = chr(ord('a') + order - (len(settings.disks) if cdrom else 0))
+        index = order - (len(settings.disks) if cdrom else 0)
+        letter = ('a' if index > 25 else '') + chr(ord('a') + index % 26)
         _add(drive, 'target', dev=f'sd{letter}' if cdrom else f'vd{letter}',
              bus='scsi' if cdrom else 'virtio')
         _add(drive, 'boot', order=order + 1)
