@@ -27,5 +27,5 @@ class Qtest:
         self.command(f'write {address:#x} {len(data):#x} 0x{data.hex()}')
 
     def writel(self, address, value):
-        """Read a register of 32 bits."""
+        """Write a register of 32 bits."""
         self.write(address, struct.pack('<I', value))
