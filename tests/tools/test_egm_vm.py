@@ -194,6 +194,7 @@ class Findings(Case):
         self.found(('problem', 'regions', 'the firmware has set', ''))
         self.assertEqual(self.run_it()[0], 1)
         self.refused('this host has no EGM region')
+        self.refused('this host has no EGM region', args=('svg', '--host'))
         made.region(4, 64 * MIB, [])
         self.refused('no EGM region of this host has a GPU')
 
@@ -817,6 +818,8 @@ class Refusals(Case):
         (self.root / 'link').symlink_to(disks[0])
         self.refused(f'{self.root}/link: this disk is given twice', args=(
             'qemu', '--disk', disks[0], '--disk', self.root / 'link'))
+        self.refused(f'--cdrom {self.root}/link: this is also a disk', args=(
+            'qemu', '--disk', disks[0], '--cdrom', self.root / 'link'))
         args = [word for disk in disks[1:] for word in ('--disk', disk)]
         # There are 4 GPUs.
         self.succeeds('qemu', '--net', 'none', *args)
