@@ -169,9 +169,8 @@ static int egm_open(const char *mem_path, const EgmRegion *region, Error **errp)
 }
 
 /*
- * Map the open device. With some versions of the driver, the device can be
- * opened twice, but the second file cannot be mapped: if the size fits, EINVAL
- * means that this is the second file.
+ * Map the open device. With some versions of the driver, a second open file of
+ * the device cannot be mapped: if the size fits, EINVAL means this.
  */
 static bool egm_map(HostMemoryBackend *backend, const char *name,
                     uint64_t align, uint32_t ram_flags, int fd, Error **errp)
