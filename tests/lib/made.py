@@ -17,17 +17,20 @@ import unittest
 from lib import BUILD
 
 
+def ninja(build, *args, **options):
+    """Run ninja in a build, one at a time; OPTIONS are those of subprocess.run()."""
+    with open(pathlib.Path(build) / '.egm-made', 'w', encoding='ascii') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return subprocess.run(['ninja', '-C', build, *args], check=False, **options)
+
+
 @functools.lru_cache(maxsize=None)
 def made(build, *targets):
     """Let ninja build TARGETS; return the path of the first.
 
     Raises SkipTest if the mirror no longer has a package that they are built from.
     """
-    with open(pathlib.Path(build) / '.egm-made', 'w', encoding='ascii') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)    # one ninja at a time
-        run = subprocess.run(['ninja', '-C', build, *targets], text=True,
-                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                             check=False)
+    run = ninja(build, *targets, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if run.returncode and 'the mirror does not have it' in run.stdout:
         raise unittest.SkipTest(re.search('error: (.*)', run.stdout)[1])
     if run.returncode:
