@@ -98,17 +98,15 @@ def _object_lines(vm: Vm) -> Iterator[Line]:
 
 
 def _other_lines(settings: Settings, monitor: int | None) -> Iterator[Line]:
-    boot = 0
     for i, disk in enumerate(settings.disks):
-        boot += 1
         yield '-drive', (f'if=none,id=disk{i},format={disk.format},'
                          f'file={_value(disk.path)}')
-        yield '-device', f'virtio-blk-pci,drive=disk{i},bus=pcie.0,bootindex={boot}'
+        yield '-device', f'virtio-blk-pci,drive=disk{i},bus=pcie.0,bootindex={i + 1}'
     if settings.cdroms:
         # Installers look for a medium that the kernel calls a CD-ROM.
         yield '-device', 'virtio-scsi-pci,id=scsi0,bus=pcie.0'
     for i, disk in enumerate(settings.cdroms):
-        boot += 1
+        boot = len(settings.disks) + i + 1
         yield '-drive', (f'if=none,id=cdrom{i},media=cdrom,readonly=on,format={disk.format},'
                          f'file={_value(disk.path)}')
         yield '-device', f'scsi-cd,drive=cdrom{i},bus=scsi0.0,bootindex={boot}'

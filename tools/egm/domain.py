@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ET
 from .cmdline import TCG_CPU
 from .emulator import Emulator
 from .format import number_list, range_list
-from .options import Settings
+from .options import Disk, Settings
 from .plan import Gpu, Vm
 
 
@@ -112,25 +112,26 @@ def _add_memory(devices: ET.Element, vm: Vm) -> None:
             _add(target, 'pciDev', f'ua-{gpu.name}')
 
 
+def _add_drive(devices: ET.Element, disk: Disk, kind: str, bus: str, name: str,
+               number: int, order: int) -> ET.Element:
+    """A disk or CD-ROM, with the address still to be added. number: among those of its
+    bus; order: in which the VM tries to boot from it"""
+    drive = _add(devices, 'disk', type='block' if disk.block else 'file', device=kind)
+    _add(drive, 'driver', name='qemu', type=disk.format)
+    _add(drive, 'source').set('dev' if disk.block else 'file', disk.path)
+    letters = ('a' if number > 25 else '') + chr(ord('a') + number % 26)
+    _add(drive, 'target', dev=name + letters, bus=bus)
+    _add(drive, 'boot', order=order)
+    return drive
+
+
 def _add_others(devices: ET.Element, vm: Vm, settings: Settings) -> None:
-    net, slot = settings.net, len(vm.gpus) + 1
-    for order, disk in enumerate([*settings.disks, *settings.cdroms]):
-        cdrom = order >= len(settings.disks)
-        drive = _add(devices, 'disk', type='block' if disk.block else 'file',
-                     device='cdrom' if cdrom else 'disk')
-        _add(drive, 'driver', name='qemu', type=disk.format)
-        source = _add(drive, 'source')
-        source.set('dev' if disk.block else 'file', disk.path)
-        index = order - (len(settings.disks) if cdrom else 0)
-        letter = ('a' if index > 25 else '') + chr(ord('a') + index % 26)
-        _add(drive, 'target', dev=f'sd{letter}' if cdrom else f'vd{letter}',
-             bus='scsi' if cdrom else 'virtio')
-        _add(drive, 'boot', order=order + 1)
-        if cdrom:
-            _add(drive, 'readonly')
-        else:
-            _add_address(drive, 0, slot)
-            slot += 1
+    net, disks, slot = settings.net, len(settings.disks), len(vm.gpus) + 1
+    for i, disk in enumerate(settings.disks):
+        _add_address(_add_drive(devices, disk, 'disk', 'virtio', 'vd', i, i + 1), 0, slot + i)
+    slot += disks
+    for i, disk in enumerate(settings.cdroms):
+        _add(_add_drive(devices, disk, 'cdrom', 'scsi', 'sd', i, disks + i + 1), 'readonly')
     if settings.cdroms:
         _add_address(_add(devices, 'controller', type='scsi', index=0, model='virtio-scsi'),
                      0, slot)

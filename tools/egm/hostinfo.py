@@ -16,6 +16,7 @@ import pathlib
 import re
 import stat
 import struct
+from collections.abc import Iterator
 
 from . import holders, srat, sysfs
 from .format import printable
@@ -314,31 +315,30 @@ def _read_regions(root: str, names: list[str]) -> list[Region]:
     return regions
 
 
+def _devices(root: str, base_class: int) -> Iterator[pathlib.Path]:
+    """The PCI functions of a base class."""
+    devices = pathlib.Path(f'{root}/sys/bus/pci/devices')
+    for address in sysfs.list_names(devices):
+        if sysfs.PCI_ADDRESS.fullmatch(address) and \
+                (sysfs.read_number(devices / address / 'class', 16) or 0) >> 16 == base_class:
+            yield devices / address
+
+
 def _read_loose_gpus(root: str, known: set[str]) -> list[Gpu]:
     """GPUs of NVIDIA that no region lists."""
-    devices = pathlib.Path(f'{root}/sys/bus/pci/devices')
-    found = []
-    for address in sysfs.list_names(devices):
-        if address in known or not sysfs.PCI_ADDRESS.fullmatch(address) or \
-                sysfs.read_number(devices / address / 'vendor', 16) != NVIDIA or \
-                sysfs.link_name(devices / address / 'physfn'):
-            continue
-        if (sysfs.read_number(devices / address / 'class', 16) or 0) >> 16 == _DISPLAY:
-            found.append(_read_function(Gpu, root, address, address))
-    return found
+    return [_read_function(Gpu, root, device.name, device.name)
+            for device in _devices(root, _DISPLAY) if device.name not in known and
+            sysfs.read_number(device / 'vendor', 16) == NVIDIA and
+            not sysfs.link_name(device / 'physfn')]
 
 
 def _read_nics(root: str, nodes: set[int]) -> list[Nic]:
     """The network controllers on these nodes."""
-    devices = pathlib.Path(f'{root}/sys/bus/pci/devices')
     found = []
-    for address in sysfs.list_names(devices):
-        if not sysfs.PCI_ADDRESS.fullmatch(address) or \
-                (sysfs.read_number(devices / address / 'class', 16) or 0) >> 16 != _NETWORK:
-            continue
-        nic = _read_function(Nic, root, address,
-                             sysfs.link_name(devices / address / 'physfn') or address)
-        nic.interfaces = [printable(n) for n in sysfs.list_names(devices / address / 'net')]
+    for device in _devices(root, _NETWORK):
+        nic = _read_function(Nic, root, device.name,
+                             sysfs.link_name(device / 'physfn') or device.name)
+        nic.interfaces = [printable(n) for n in sysfs.list_names(device / 'net')]
         if nic.node in nodes:
             found.append(nic)
     return found

@@ -28,6 +28,10 @@ class Disk:
     block: bool         # a block device, not a file
     format: str         # qcow2 or raw
 
+    def is_in(self, disks: Sequence[Disk]) -> bool:
+        """Whether one of these disks is the same file."""
+        return any(os.path.samefile(self.path, other.path) for other in disks)
+
 
 @dataclasses.dataclass
 class Settings:
@@ -127,7 +131,7 @@ def read_disks(option: str, paths: Sequence[str]) -> tuple[list[Disk], list[str]
     for path in paths:
         disk, wrong = read_disk(option, path)
         reasons += wrong
-        if disk and any(os.path.samefile(disk.path, other.path) for other in disks):
+        if disk and disk.is_in(disks):
             reasons.append(f'{option} {path}: this disk is given twice')
         elif disk:
             disks.append(disk)
