@@ -1170,6 +1170,19 @@ class Nics(Case):
         self.assertEqual({n.bridge for n in vm.nics}, {'pxb0'})
         self.assertGreater(vm.gpus[1].bus - vm.gpus[0].bus, 1 + len(vm.nics))
 
+    def test_bus_numbers(self):
+        """Below one of 16 host bridges there are bus numbers for few NICs."""
+        grace.Host(self.root, 4, 4)
+        for number in range(25):
+            self.nic(f'000a:{number:02x}:00.0', 0, 'vfio-pci', None)
+        for device in (self.root / 'sys/bus/pci/devices').iterdir():
+            (device / 'iommu').unlink(missing_ok=True)
+        names = [f'a:{number:x}:0.0' for number in range(25)]
+        vm = plan.make(hostinfo.read(str(self.root)), nics=','.join(names[:24]), initiators=7)
+        self.assertEqual({n.bridge for n in vm.nics}, {'pxb0', 'pxb1', 'pxb2', 'pxb3'})
+        self.refused('7 NICs share an SMMU with one GPU: with 16 PCI host bridges each has bus '
+                     'numbers for 6', args=('qemu', '--initiators', '7', '--nic', ','.join(names)))
+
     def test_refused(self):
         """Names, sockets, drivers, users."""
         self.refused("--nic '0008:01:00.0' is not a NIC on a socket of the VM; there are "
@@ -1190,8 +1203,9 @@ class Nics(Case):
         self.succeeds('qemu')
         for number in range(26):
             self.nic(f'00{number + 16:02x}:03:00.0', 0, 'vfio-pci', 40 + number)
-        self.refused('4 GPUs and 26 NICs: there are PCI host bridges for 29', args=(
-            'qemu', '--nic', ','.join(f'00{number + 16:02x}:03:00.0' for number in range(26))))
+        self.refused('4 GPUs and 26 NICs that share no SMMU with them: there are PCI host '
+                     'bridges for 29', args=('qemu', '--nic', ','.join(
+                         f'00{number + 16:02x}:03:00.0' for number in range(26))))
 
     def test_starts(self):
         """Our QEMU takes it."""

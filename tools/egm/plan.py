@@ -309,9 +309,20 @@ def _check_counts(choice: _Choice, nics: list[list[hostinfo.Nic]], cpus: int,
                (f'; --initiators {most} fits' if most else ''))
     if gpus > _MAX_GPUS:
         yield f'{gpus} GPUs: there are PCI host bridges for {_MAX_GPUS}'
-    elif gpus + sum(map(len, nics)) > _MAX_GPUS:
-        yield (f'{gpus} GPUs and {sum(map(len, nics))} NICs: there are PCI host bridges for '
-               f'{_MAX_GPUS}')
+    elif _bridges(choice, nics) > _MAX_GPUS:
+        yield (f'{gpus} GPUs and {_bridges(choice, nics) - gpus} NICs that share no SMMU with '
+               f'them: there are PCI host bridges for {_MAX_GPUS}')
+
+
+def _near(nic: hostinfo.Nic, gpus: list[hostinfo.Gpu]) -> list[int]:
+    """The indices of the GPUs that are behind the same SMMU."""
+    return [i for i, gpu in enumerate(gpus) if gpu.iommu == nic.iommu]
+
+
+def _bridges(choice: _Choice, nics: list[list[hostinfo.Nic]]) -> int:
+    """The number of PCI host bridges: one for each GPU, and for each NIC without one near."""
+    return sum(len(gpus) + sum(not _near(nic, gpus) for nic in members)
+               for (_, gpus), members in zip(choice, nics))
 
 
 def _add_nics(sockets: list[Socket], nics: list[list[hostinfo.Nic]], buses: int) -> None:
@@ -319,19 +330,24 @@ def _add_nics(sockets: list[Socket], nics: list[list[hostinfo.Nic]], buses: int)
     the GPUs in turn. If there is none, it gets a bridge of its own."""
     gpus = bridges = sum(len(s.gpus) for s in sockets)
     number = 0
+    ports: collections.Counter[str] = collections.Counter()
     for socket, members in zip(sockets, nics):
-        turn: collections.Counter[str] = collections.Counter()
         for member in members:
-            near = [gpu for gpu in socket.gpus if gpu.host.iommu == member.iommu]
+            near = _near(member, [gpu.host for gpu in socket.gpus])
             if near:
-                bridge, bus = near[turn[member.iommu] % len(near)].bridge, 0
-                turn[member.iommu] += 1
+                bridge, bus = min((socket.gpus[i].bridge for i in near), key=ports.__getitem__), 0
             else:
                 bridge, bus = f'pxb{bridges}', buses * (bridges + 1)
                 bridges += 1
+            ports[bridge] += 1
             socket.nics.append(Nic(f'nic{number}', member, bridge, bus, f'rp{gpus + number}',
                                    gpus + number + 1))
             number += 1
+    # The bus of the bridge itself, and that of its GPU
+    most = max(ports.values(), default=0)
+    if most > buses - 2:
+        raise Refused(f'{most} NICs share an SMMU with one GPU: with {bridges} PCI host bridges '
+                      f'each has bus numbers for {buses - 2}')
 
 
 def _sockets(host: hostinfo.Host, choice: _Choice, nics: list[list[hostinfo.Nic]],
@@ -341,10 +357,7 @@ def _sockets(host: hostinfo.Host, choice: _Choice, nics: list[list[hostinfo.Nic]
     Each GPU has a host bridge of its own, as an SMMUv3 belongs to one, and GPUs of a
     socket can have different ones on the host."""
     share, sockets, index = cpus // len(choice), [], 0
-    bridges = sum(len(gpus) for _, gpus in choice) + sum(
-        nic.iommu not in [gpu.iommu for gpu in gpus]
-        for (_, gpus), members in zip(choice, nics) for nic in members)
-    buses = 256 // (bridges + 1)
+    buses = 256 // (_bridges(choice, nics) + 1)
     buses = min(_MOST_BUSES, 1 << buses.bit_length() - 1)
     for i, ((region, members), size) in enumerate(zip(choice, sizes)):
         socket = Socket(i, region, size, max(0, region.size - size),
