@@ -1,9 +1,10 @@
 # make X configures QEMU's build if necessary, and runs ninja X in it; meson.build has
 # the targets.
 
-# For another QEMU than the default: make check BASE=10.2 builds in build-10.2/.
+# For another QEMU than the default: make check BASE=10.2 builds in work/build-10.2/.
 BASE ?=
-BUILD ?= build$(if $(BASE),-$(BASE))
+BUILD ?= $(if $(BASE),work/build-$(BASE),build)
+work = work/build$(if $(BASE),-$(BASE))
 
 targets = demo check check-full check-guest-64k check-dist check-docs series check-series \
 	check-series-full check-series-objects
@@ -32,8 +33,8 @@ host:
 install: all
 	@ninja -C $(BUILD) install
 
-check-asan: $(BUILD)-asan/build.ninja
-	@ninja -C $(BUILD)-asan $@
+check-asan: $(work)-asan/build.ninja
+	@ninja -C $(work)-asan $@
 
 # The first steps of a newcomer, on a bare Debian: make check-fresh SUITE=trixie
 check-fresh:
@@ -48,16 +49,16 @@ options = $(if $(BASE),--base=$(BASE))
 # Line numbers in reports need -g1; -O1 halves the time of the build. As shared
 # libraries, the sanitizers of gcc 12 write their reports to different places, and the
 # reports of UBSan would be lost.
-$(BUILD)-asan/build.ninja: options += --enable-asan --enable-ubsan \
+$(work)-asan/build.ninja: options += --enable-asan --enable-ubsan \
 	--extra-cflags=-g1 -Doptimization=1 \
 	--extra-ldflags='-static-libasan -static-libubsan'
 
 # For arm64. An arm64 machine uses its own libraries and builds for its own release.
-$(BUILD)-arm64/build.ninja: options += $(if $(filter aarch64,$(shell uname -m)),\
+$(work)-arm64/build.ninja: options += $(if $(filter aarch64,$(shell uname -m)),\
 	--prefix=/opt/acpi-egm-memory,--cross=arm64)
 
-dist: $(BUILD)-arm64/build.ninja
-	@scripts/dist $(BUILD)-arm64
+dist: $(work)-arm64/build.ninja
+	@scripts/dist $(work)-arm64
 
 check-dist: dist
 
@@ -70,35 +71,36 @@ copies = $(wildcard $(shell sed -n 's,^diff --git a/.* b/,,p' patches/$(or $(BAS
 	@touch $@
 
 # libvirt with the patches of libvirt/
-build-libvirt/build.ninja: libvirt/configure $(shell find libvirt/patches -type f) \
+libvirt = work/build-libvirt
+$(libvirt)/build.ninja: libvirt/configure $(shell find libvirt/patches -type f) \
 		$(shell find libvirt/src libvirt/tests -name '*.[ch]')
 	@libvirt/configure
 	@touch $@
 
-libvirt: build-libvirt/build.ninja
-	@ninja -C build-libvirt
+libvirt: $(libvirt)/build.ninja
+	@ninja -C $(libvirt)
 
 # Once libvirt is configured, make check does the same.
 check-libvirt: libvirt $(BUILD)/build.ninja
 	@scripts/check $(BUILD) 'libvirt*'
 
-build-libvirt-asan/build.ninja: build-libvirt/build.ninja
+$(libvirt)-asan/build.ninja: $(libvirt)/build.ninja
 	@libvirt/configure --asan
 	@touch $@
 
 # The tests preload mocks, which are loaded before ASan's own library.
-check-libvirt-asan: build-libvirt-asan/build.ninja
-	@ASAN_OPTIONS=verify_asan_link_order=0 libvirt/suite --build build-libvirt-asan
+check-libvirt-asan: $(libvirt)-asan/build.ninja
+	@ASAN_OPTIONS=verify_asan_link_order=0 libvirt/suite --build $(libvirt)-asan
 
 # make series writes it, too.
 series: series-libvirt
-series-libvirt: build-libvirt/build.ninja
+series-libvirt: $(libvirt)/build.ninja
 	@scripts/series -p libvirt export
 
-check-series-libvirt: build-libvirt/build.ninja
+check-series-libvirt: $(libvirt)/build.ninja
 	@scripts/check-series -p libvirt
-check-series-libvirt-apply: build-libvirt/build.ninja
+check-series-libvirt-apply: $(libvirt)/build.ninja
 	@scripts/check-series -p libvirt --no-build
 
 clean:
-	rm -rf $(BUILD) $(BUILD)-arm64 $(BUILD)-asan build-libvirt build-libvirt-asan
+	rm -rf $(BUILD) $(work)-arm64 $(work)-asan $(libvirt) $(libvirt)-asan

@@ -8,7 +8,7 @@ top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # QEMU. The directory has the same form, and scripts/DIRECTORY.conf describes the project.
 project=$top project_name=qemu default_build=$top/build option_p=
 if [ "${1:-}" = -p ]; then
-    project=$top/$2 project_name=$2 default_build=$top/build-$2 option_p="-p $2 "
+    project=$top/$2 project_name=$2 default_build=$top/work/build-$2 option_p="-p $2 "
     shift 2
 fi
 

@@ -20,7 +20,7 @@ from guest.guest import Commands, pattern
 from host.host import ARM64, REGIONS, Host
 
 PLATFORM = ARM64
-KEEP = TOP / 'build-libvirt/host'
+KEEP = TOP / 'work/build-libvirt/host'
 UEFI = '/usr/share/AAVMF/AAVMF_CODE.fd'
 FIRMWARE = '/usr/local/share/qemu/firmware'
 DESCRIPTOR = json.dumps({
@@ -119,10 +119,10 @@ class Daemon(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        if not (TOP / 'build-libvirt/build.ninja').exists():
+        if not (TOP / 'work/build-libvirt/build.ninja').exists():
             raise unittest.SkipTest('libvirt is not configured: make libvirt')
         need_arm64()
-        initrd = TOP / 'build-libvirt/host.initrd'
+        initrd = TOP / 'work/build-libvirt/host.initrd'
         process.output(TOP / 'libvirt/host/prepare', initrd)
         cls.host = Host(PLATFORM, KEEP)
         args = cls.host.vm.args
@@ -642,7 +642,7 @@ class Daemon(unittest.TestCase):
 
     def test_manual(self):
         """The example of the manual is valid; what fits this host starts."""
-        info = json.loads((TOP / 'build-libvirt/meson-info/meson-info.json').read_text())
+        info = json.loads((TOP / 'work/build-libvirt/meson-info/meson-info.json').read_text())
         text = (pathlib.Path(info['directories']['source'])
                 / 'docs/kbase/memorydevices.rst').read_text()
         xml, = re.findall(r'^ +<domain type=\'kvm\'>\n +<name>grace<.*?</domain>$',

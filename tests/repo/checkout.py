@@ -82,7 +82,7 @@ class Series(Checkout):
         shutil.rmtree(self.top / 'patches')
         (self.top / 'patches').mkdir()
         self.text, self.names = LINES, []
-        self.tree = self.top / 'qemu-9.9.0'
+        self.tree = self.top / 'work/qemu-9.9.0'
         (self.top / 'own.c').write_text('int own;\n')
         (self.top / 'two.c').write_text('int two;\n')
         for letter in 'abcde':

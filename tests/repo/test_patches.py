@@ -33,9 +33,9 @@ class Patches(checkout.Series):
     def test_in_the_way(self):
         """A directory of that name that we did not make is not changed."""
         base = self.base('9.9.0')
-        self.tree.mkdir()
+        self.tree.mkdir(parents=True)
         (self.tree / 'notes').write_text('')
-        self.assert_fails(['scripts/tree', str(base)], 'qemu-9.9.0/ is in the way')
+        self.assert_fails(['scripts/tree', str(base)], 'work/qemu-9.9.0/ is in the way')
         self.assertTrue((self.tree / 'notes').exists())
 
     def test_subprojects(self):
@@ -79,7 +79,7 @@ class Patches(checkout.Series):
         old = self.mails()
         times = {path: path.stat().st_mtime_ns for path in self.tree.rglob('*.c')}
         self.edit('patched', 'edited')
-        self.succeeds('scripts/save', 'qemu-9.9.0')
+        self.succeeds('scripts/save', 'work/qemu-9.9.0')
         for name, letter in zip(self.names, 'abcde'):
             self.assertEqual(re.findall(r'^\+int .*_edited;', self.mails()[name], re.M),
                              [f'+int {letter}_edited;'])
@@ -89,7 +89,7 @@ class Patches(checkout.Series):
         # Only files that differ are written, in patches/ and in the tree.
         old = {name: (self.top / 'patches' / name).stat().st_mtime_ns for name in old}
         self.edit('c_edited', 'c_again')
-        self.succeeds('scripts/save', 'qemu-9.9.0')
+        self.succeeds('scripts/save', 'work/qemu-9.9.0')
         new = {name: (self.top / 'patches' / name).stat().st_mtime_ns for name in old}
         self.assertEqual([name for name in old if new[name] != old[name]][0], self.names[2])
         self.assertEqual(new[self.names[0]], old[self.names[0]])
@@ -104,11 +104,11 @@ class Patches(checkout.Series):
         self.make()
         old = self.mails()
         text = self.edit('int last;', 'int other;')
-        self.assert_fails(['scripts/save', 'qemu-9.9.0'], 'no single patch introduced', FILE,
+        self.assert_fails(['scripts/save', 'work/qemu-9.9.0'], 'no single patch introduced', FILE,
                           'git commit --fixup=COMMIT')
         self.assertEqual((self.mails(), (self.tree / FILE).read_text()), (old, text))
         self.in_tree('commit', '-qam', 'fixup! hw/arm: b')
-        self.succeeds('scripts/save', 'qemu-9.9.0')
+        self.succeeds('scripts/save', 'work/qemu-9.9.0')
         self.assertIn('+int other;', self.mails()[self.names[1]])
 
     def test_new(self):
@@ -117,12 +117,12 @@ class Patches(checkout.Series):
         self.make()
         self.edit('int last;', 'int new;')
         self.in_tree('commit', '-qam', 'hw/arm: new')
-        self.assert_fails(['scripts/save', 'qemu-9.9.0'], "'hw/arm: new' has no line 'Patch: ")
+        self.assert_fails(['scripts/save', 'work/qemu-9.9.0'], "'hw/arm: new' has no line 'Patch: ")
         self.in_tree('commit', '-q', '--amend', '-m', 'hw/arm: new\n\nPatch: 1-more/new.patch')
-        self.assert_fails(['scripts/save', 'qemu-9.9.0'], '< 1-more/new.patch')
+        self.assert_fails(['scripts/save', 'work/qemu-9.9.0'], '< 1-more/new.patch')
         with open(self.top / 'patches/series', 'a', encoding='ascii') as series:
             series.write('1-more/new.patch\n')
-        self.succeeds('scripts/save', 'qemu-9.9.0')
+        self.succeeds('scripts/save', 'work/qemu-9.9.0')
         self.assertIn('+int new;', self.mails()['1-more/new.patch'])
 
     def test_overlap(self):
@@ -133,7 +133,7 @@ class Patches(checkout.Series):
         first = self.in_tree('log', '--format=%H', '--grep=hw/arm: a$').strip()
         self.edit('a_again', 'a_edited')
         self.in_tree('commit', '-qam', f'fixup! {first}')
-        self.assert_fails(['scripts/save', 'qemu-9.9.0'], 'overlap between patches',
+        self.assert_fails(['scripts/save', 'work/qemu-9.9.0'], 'overlap between patches',
                           'git rebase -i --autosquash own')
         self.assertIn('a_edited', (self.tree / FILE).read_text())
         self.assert_fails(['scripts/tree', str(self.dir / 'tree')], 'has changes')
@@ -149,7 +149,7 @@ class Patches(checkout.Series):
         path = self.top / 'patches' / self.names[3]
         path.write_text(path.read_text().replace('+int d_patched', '+int d_pulled'))
         self.assert_fails(['scripts/tree', str(self.dir / 'tree')], 'has changes')
-        output = self.assert_fails(['scripts/save', 'qemu-9.9.0'], 'has changed since')
+        output = self.assert_fails(['scripts/save', 'work/qemu-9.9.0'], 'has changed since')
         commands = re.findall(r'(?m)(?:: |^ *)((?:git|scripts).*)', output)
         self.assertEqual(len(commands), 5)
         # Edits that were taken over before are not part of it.
@@ -160,7 +160,7 @@ class Patches(checkout.Series):
         for command in commands:
             where = self.top if command.startswith('scripts') else self.tree
             self.succeeds('env', '-C', str(where), *names, 'sh', '-c', command)
-        self.succeeds('scripts/save', 'qemu-9.9.0')
+        self.succeeds('scripts/save', 'work/qemu-9.9.0')
         text = (self.tree / FILE).read_text()
         for name in 'a_patched2', 'b_patched2', 'c_patched', 'd_pulled':
             self.assertIn(name, text)
@@ -176,7 +176,7 @@ class Patches(checkout.Series):
         # Interrupted while files were written
         old = self.in_tree('rev-parse', 'HEAD').strip()
         self.edit('a_patched', 'a_edited')
-        self.succeeds('scripts/save', 'qemu-9.9.0')
+        self.succeeds('scripts/save', 'work/qemu-9.9.0')
         self.in_tree('reset', '-q', '--soft', old)
         self.in_tree('update-ref', 'refs/egm/saved', old)
         self.succeeds('scripts/tree', str(base))
@@ -187,12 +187,12 @@ class Patches(checkout.Series):
         before = path.read_text()
         self.edit('a_edited', 'a_again')
         self.stand_in(install='#!/bin/sh\nkill -KILL $PPID\n')
-        self.assertEqual(self.run_script('scripts/save', 'qemu-9.9.0')[0], -9)
+        self.assertEqual(self.run_script('scripts/save', 'work/qemu-9.9.0')[0], -9)
         (self.dir / 'bin/install').unlink()
         path.write_text(before.replace('Why a.', 'Why.'))
-        self.assert_fails(['scripts/save', 'qemu-9.9.0'], 'has changed since')
+        self.assert_fails(['scripts/save', 'work/qemu-9.9.0'], 'has changed since')
         path.write_text(before)
-        self.succeeds('scripts/save', 'qemu-9.9.0')
+        self.succeeds('scripts/save', 'work/qemu-9.9.0')
         self.assertIn('a_again', path.read_text())
         self.make()
 
@@ -217,7 +217,7 @@ class Patches(checkout.Series):
         with mock.patch.dict(os.environ, GIT_CONFIG_GLOBAL=str(self.dir / 'gitconfig')):
             self.make()
             self.edit('a_patched', 'a_edited')
-            self.succeeds('scripts/save', 'qemu-9.9.0')
+            self.succeeds('scripts/save', 'work/qemu-9.9.0')
         text = self.mails()[self.names[0]]
         self.assertIn('--- a/', text)
         self.assertNotRegex(text, 'Signed-off-by|multipart')
@@ -230,7 +230,7 @@ class Patches(checkout.Series):
         for subject, body in ('[x] hw/arm: e', 'Why.'), ('hw/arm: e', 'Why.\n\n---\n\nMore.'):
             self.in_tree('commit', '-q', '--amend', '-m',
                          f'{subject}\n\n{body}\n\nPatch: {self.names[4]}')
-            self.assert_fails(['scripts/save', 'qemu-9.9.0'], 'git am would cut the message')
+            self.assert_fails(['scripts/save', 'work/qemu-9.9.0'], 'git am would cut the message')
         self.assertEqual(self.mails(), old)
 
     def test_project(self):
@@ -254,8 +254,8 @@ class Patches(checkout.Series):
         self.assertTrue((self.tree / 'subprojects/keys/keys.csv').exists())
         self.assertNotIn('keys.csv', self.in_tree('ls-files'))
         self.edit('a_patched', 'a_edited')
-        self.assert_fails(tree, 'scripts/save -p libvirt libvirt-9.9.0')
-        self.succeeds('scripts/save', '-p', 'libvirt', 'libvirt-9.9.0')
+        self.assert_fails(tree, 'scripts/save -p libvirt work/libvirt-9.9.0')
+        self.succeeds('scripts/save', '-p', 'libvirt', 'work/libvirt-9.9.0')
         self.assertIn('a_edited', (self.top / 'libvirt/patches' / self.names[0]).read_text())
         self.succeeds(*tree)
 
@@ -268,18 +268,18 @@ class Ports(checkout.Series):
     def setUp(self):
         super().setUp()
         (self.top / 'patches/8.0').mkdir()
-        self.tree = self.top / 'qemu-8.0.1'
+        self.tree = self.top / 'work/qemu-8.0.1'
 
     def begin(self):
         """A port whose patch b differs, and whose own.c has another line."""
         base = self.base('8.0.1', self.OLD)
         self.succeeds('scripts/tree', '--no-patches', str(base))
         self.make_common()
-        self.in_tree('fetch', '-q', str(self.top / 'qemu-10.2.0'), '+own:from-own', '+egm:from')
+        self.in_tree('fetch', '-q', str(self.top / 'work/qemu-10.2.0'), '+own:from-own', '+egm:from')
         status, _ = self.run_script('git', '-C', str(self.tree), '-c', 'user.name=dev', '-c',
                                     'user.email=dev@localhost', 'cherry-pick', 'from-own..from')
         self.assertEqual(status, 1)
-        self.assert_fails(['scripts/save', 'qemu-8.0.1'], 'in the middle of a rebase')
+        self.assert_fails(['scripts/save', 'work/qemu-8.0.1'], 'in the middle of a rebase')
         text = re.sub(r'<<<<<<<.*?=======\n.*?>>>>>>>[^\n]*\n', 'long b_patched;\n',
                       (self.tree / FILE).read_text(), flags=re.S)
         (self.tree / FILE).write_text(text)
@@ -290,7 +290,7 @@ class Ports(checkout.Series):
         own.write_text('int port;\n')
         self.in_tree('add', 'own.c')
         self.in_tree('commit', '-q', '-m', 'own files: 8.0\n\nPatch: own-files.patch')
-        self.succeeds('scripts/save', 'qemu-8.0.1')
+        self.succeeds('scripts/save', 'work/qemu-8.0.1')
 
     def make_common(self):
         """The tree of the base that the common patches are for."""
@@ -323,7 +323,7 @@ class Ports(checkout.Series):
         # An edit of a copy belongs to the port as well.
         (self.tree / 'own.c').write_text('int edited;\n')
         self.assert_fails(['scripts/tree', str(self.dir / 'tree')], 'has changes')
-        self.succeeds('scripts/save', 'qemu-8.0.1')
+        self.succeeds('scripts/save', 'work/qemu-8.0.1')
         self.assertIn('+int edited;', self.port()['own-files.patch'])
 
     def test_stale(self):
@@ -334,7 +334,7 @@ class Ports(checkout.Series):
         self.assert_fails(['scripts/tree', str(self.dir / 'tree')],
                           f'patches/8.0/{self.names[1]} replaces an older patches/{self.names[1]}')
         self.succeeds('scripts/tree', '--stale', str(self.dir / 'tree'))
-        self.succeeds('scripts/save', 'qemu-8.0.1')
+        self.succeeds('scripts/save', 'work/qemu-8.0.1')
         self.assertIn('Why not b.', self.port()[self.names[1]])
         self.make()
 

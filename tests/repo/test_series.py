@@ -112,6 +112,6 @@ class Check(checkout.Series):
         series = self.top / 'patches/series'
         series.write_text(series.read_text() + '2-last/bb.patch\n')
         self.in_tree('commit', '-qam', 'hw/arm: bb\n\nPatch: 2-last/bb.patch')
-        self.succeeds('scripts/save', 'qemu-9.9.0')
+        self.succeeds('scripts/save', 'work/qemu-9.9.0')
         self.assert_fails(['scripts/check-series', '--no-build'],
                           'error: 0001-hw-arm-bb.patch needs a patch before it')

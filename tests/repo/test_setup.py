@@ -200,4 +200,4 @@ class Setup(checkout.Checkout):
                                              'dist')
             self.assertEqual(status, 0, output)
             self.assertRegex(output, rf'/configure +{option};')
-            self.assertIn('scripts/dist build-arm64', output)
+            self.assertIn('scripts/dist work/build-arm64', output)
