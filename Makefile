@@ -65,7 +65,7 @@ check-dist: dist
 # In a port's tree, these are not links but copies.
 copies = $(wildcard $(shell sed -n 's,^diff --git a/.* b/,,p' patches/$(or $(BASE),10.0)/own-files.patch 2> /dev/null))
 
-%/build.ninja: configure $(shell find patches -type f) $(copies)
+%/build.ninja: configure configs/vm-host $(shell find patches -type f) $(copies)
 	@if [ -x $*/egm-reconfigure ]; then $*/egm-reconfigure; \
 	else mkdir -p $* && cd $* && $(CURDIR)/configure $(options); fi
 	@touch $@

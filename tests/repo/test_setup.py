@@ -193,6 +193,7 @@ class Setup(checkout.Checkout):
     def test_dist(self):
         """A package for arm64 is cross-compiled if necessary."""
         shutil.copy(TOP / 'Makefile', self.top)
+        shutil.copytree(TOP / 'configs', self.top / 'configs')
         for machine, option in (('x86_64', '--cross=arm64'),
                                 ('aarch64', '--prefix=/opt/acpi-egm-memory')):
             self.stand_in(uname=f'#!/bin/sh\necho {machine}\n')
