@@ -845,7 +845,8 @@ class Refusals(Case):
         self.assertEqual(system.findtext('nvram'), str(path))
         self.assertIsNone(system.find('loader').get('stateless'))
         with unittest.mock.patch('os.access', return_value=False):
-            self.assertIn('cannot write', ''.join(options.check_vars(str(path))))
+            self.assertIn('cannot write', ''.join(options.check_vars(str(path), True)))
+            self.assertEqual(list(options.check_vars(str(path), False)), [])
 
     @unittest.skipUnless(os.getuid() == 0, 'only root can make device nodes')
     def test_block_device(self):
@@ -1592,6 +1593,16 @@ class Writes(Case):
         grace.Host(self.root)
         self.assertIn('QEMU emulator version',
                       self.succeeds('qemu', '--run', '--', '-version'))
+
+    def test_relative(self):
+        """What is written can be used in another directory."""
+        grace.Host(self.root)
+        (self.root / 'qemu').symlink_to(QEMU)
+        (self.root / 'uefi').symlink_to(FIRMWARE)
+        words = shlex.split(self.succeeds('qemu', '--qemu', './qemu', '--firmware', 'uefi',
+                                          cwd=self.root).replace('\\\n', ''))
+        self.assertEqual(words[0], f'{self.root}/qemu')
+        self.assertIn(f'file={self.root}/uefi', words[words.index('-drive') + 1])
 
     def test_script(self):
         """A file that can be run, also where a command line is too long; another file is

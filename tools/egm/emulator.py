@@ -35,9 +35,12 @@ class Emulator:
 
     def __init__(self, wanted: str | None = None, firmware: str | None = None):
         self.wanted = wanted
-        self.path = shutil.which(wanted) if wanted is not None else \
+        path = shutil.which(wanted) if wanted is not None else \
             _find_installed() or shutil.which(NAME)
-        self.firmware = self._find_firmware() if firmware is None else firmware
+        # A script or a domain that has them is used in other directories.
+        self.path = path and os.path.abspath(path)
+        self.firmware = self._find_firmware() if firmware is None else \
+            firmware and os.path.abspath(firmware)
 
     def _find_firmware(self) -> str | None:
         if not self.path:

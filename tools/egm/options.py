@@ -111,8 +111,11 @@ def check_qmp(path: str) -> Iterator[str]:
         yield f'--qmp {path} is longer than {_SOCKET_LENGTH} bytes'
 
 
-def check_vars(path: str) -> Iterator[str]:
-    """Errors: files that cannot be the flash device with UEFI's variables."""
+def check_vars(path: str, opened: bool) -> Iterator[str]:
+    """Errors: files that cannot be the flash device with UEFI's variables.
+
+    opened: the VM opens it as this user; libvirt's VMs run as another one
+    """
     reasons = list(check_text('--vars', path))
     if reasons:
         yield from reasons
@@ -121,7 +124,7 @@ def check_vars(path: str) -> Iterator[str]:
                f'truncate -s 64M {shlex.quote(path)}')
     elif not os.path.isfile(path) or os.path.getsize(path) != FLASH:
         yield f'--vars {path} is not a file of 64 MiB'
-    elif not os.access(path, os.R_OK | os.W_OK):
+    elif opened and not os.access(path, os.R_OK | os.W_OK):
         yield f'--vars {path}: this user cannot write to it'
 
 
