@@ -40,7 +40,7 @@ class Host:
         self.gpus = {}          # by number of the socket
         count = 0
         write(self.root / 'proc/sys/kernel/arch', 'aarch64\n')
-        write(self.root / 'proc/sys/kernel/osrelease', '6.8.0-1044-nvidia-64k\n')
+        write(self.root / 'proc/sys/kernel/osrelease', '6.17.0-1014-nvidia-64k\n')
         write(self.root / 'etc/machine-id', '0123456789abcdef0123456789abcdef\n')
         write(self.root / 'sys/devices/system/cpu/present',
               f'0-{max(sockets * cpus, 1) - 1}\n')

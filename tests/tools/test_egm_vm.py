@@ -185,7 +185,7 @@ class Findings(Case):
                     'driverctl set-override 0008:01:00.0 nvgrace_gpu_vfio_pci'))
         made.bind('0008:01:00.0', 'nvgrace_gpu_vfio_pci')
         self.found(('problem', 'regions', 'the driver is not loaded',
-                    'modprobe nvgrace-egm'))
+                    'for m in nvgrace-egm egm; do modprobe $m'))
         made.file('/sys/module/nvgrace_egm').mkdir(parents=True)
         self.found(('problem', 'regions', 'the firmware has set no memory aside',
                     '"EGM Hypervisor reserved memory per socket"'))
@@ -218,7 +218,25 @@ class Findings(Case):
         self.assertIn('end the users of the driver first: nvidia-persiste (4711)',
                       finding.hint)
         made.bind(second, 'vfio-pci')
+        self.found(('problem', 'gpu-driver', f'GPU {first} is not bound', 'end the users'),
+                   ('note', 'gpu-driver', f"GPU {second} is bound to vfio-pci, which does not "
+                    "give a VM the GPU's own memory",
+                    f'driverctl set-override {second} nvgrace_gpu_vfio_pci'))
         self.succeeds('qemu', '--gpus', second)
+
+    def test_loose(self):
+        """GPUs that no region lists: not bound, bound later than the driver was loaded; a VM
+        with all GPUs does not have them."""
+        made = grace.Host(self.root)
+        made.pci('0009:01:00.0', 0, 'nvidia', 7)
+        made.pci('000a:01:00.0', 0, 'nvgrace_gpu_vfio_pci', 8)
+        made.pci('000b:01:00.0', 0, 'nvidia', 9)
+        made.mediated('000b:01:00.0')
+        self.found(('note', 'gpu-region', 'no region lists GPU 0009:01:00.0: some drivers',
+                    'driverctl set-override 0009:01:00.0 nvgrace_gpu_vfio_pci'),
+                   ('note', 'gpu-region', 'no region lists GPU 000a:01:00.0', 'were loaded'))
+        for args, notes in ((), 2), (('--gpus', '8:1:0.0'), 0), (('--socket', '0'), 0):
+            self.assertEqual(self.run_it('qemu', *args)[1].count('no region lists'), notes)
 
     def test_vgpu(self):
         """A GPU whose driver has virtual GPUs stays with it, and is not a problem."""
@@ -235,6 +253,8 @@ class Findings(Case):
         self.refused(f'GPU {first} has mediated devices (vGPU): {name}',
                      f'GPU {part} is a virtual function (vGPU) of the driver nvidia',
                      f'free: {third} on egm4 (--socket 0)')
+        self.refused(f'GPU {first} has mediated devices (vGPU): {name}',
+                     args=('libvirt', '--gpus', first))
         self.assertIn(f'host={third}', self.succeeds('qemu', '--gpus', 'free'))
         # The driver of newer vGPUs is a driver of vfio.
         made.file(f'/sys/bus/pci/devices/{part}/vfio-dev/vfio9').mkdir(parents=True)
@@ -303,7 +323,7 @@ class Findings(Case):
         for links, pxm in ((True, 4), (False, 5)):
             made.links = links
             address = f'1000{pxm}:01:00.0'
-            made.pci(address, 0, 'vfio-pci', pxm)
+            made.pci(address, 0, 'nvgrace_gpu_vfio_pci', pxm)
             made.region(pxm, 64 * MIB, [address])
         self.found()
         text = self.succeeds('qemu')
@@ -481,8 +501,9 @@ class Findings(Case):
         text = self.succeeds('qemu', '--accel', 'tcg')
         self.assertNotIn('iommufd', text)
         self.assertIn('accel=tcg', text)
-        self.assertIn('iommufd=iommufd0',
-                      self.succeeds('qemu', '--accel', 'tcg', '--iommufd'))
+        self.refused('--iommufd: no iommufd: VMs use the type1 container',
+                     args=('qemu', '--accel', 'tcg', '--iommufd'))
+        self.assertIn('iommufd=iommufd0', self.succeeds('qemu', '--iommufd', '--no-check'))
 
     def test_iommufd(self):
         """One GPU that cannot be used with it, and a kernel whose iommufd may not map
@@ -493,7 +514,7 @@ class Findings(Case):
             name.rmdir()
         self.found(('note', 'iommufd', '0009:01:00.0 cannot be used with iommufd', ''))
         self.assertNotIn('iommufd', self.succeeds('qemu'))
-        made.bind('0009:01:00.0', 'vfio-pci')
+        made.bind('0009:01:00.0', 'nvgrace_gpu_vfio_pci')
         made.file('/proc/sys/kernel/osrelease').write_text('7.3.1-arm64\n')
         self.found(('note', 'iommufd', 'iommufd of this kernel (7.3.1-arm64) may not map '
                     'EGM', '--type1'))
@@ -642,7 +663,7 @@ class Findings(Case):
         self.assertTrue(any('/sys/class/egm/egm4/' in path for path in opened))
         self.assertEqual([p for p in opened if '/dev/egm' in p], [])
         # A disk is opened to look at its format, a device is not.
-        self.assertEqual(options.read_disk('--disk', '/dev/zero')[1],
+        self.assertEqual(options.read_disk('--disk', '/dev/zero', True)[1],
                          ['--disk /dev/zero is not a file or a block device'])
         self.assertNotIn('/dev/zero', opened)
 
@@ -855,7 +876,7 @@ class Refusals(Case):
         os.mknod(path, 0o600 | stat.S_IFBLK, os.makedev(240, 0))
         with unittest.mock.patch('builtins.open', unittest.mock.mock_open(
                 read_data=bytes(4))):
-            disk, reasons = options.read_disk('--disk', str(path))
+            disk, reasons = options.read_disk('--disk', str(path), True)
         self.assertEqual((disk, reasons), (options.Disk(str(path), True, 'raw'), []))
         vm = plan.make(hostinfo.read(str(self.root)))
         text = domain.domain(vm, emulator.Emulator(str(QEMU)),
@@ -881,6 +902,20 @@ class Refusals(Case):
             self.refused('is not user, none or a bridge of this host; there is br0',
                          args=('qemu', '--net', name))
         self.assertIn('bridge,id=net0,br=br0', self.succeeds('qemu', '--net', 'br0'))
+        # An installed QEMU has a helper, which reads a file.
+        program, = list(grace.write(self.root / 'bin/qemu-system-aarch64', '#!/bin/sh\n'
+                                    f'exec {QEMU} "$@"\n').parent.iterdir())
+        program.chmod(0o755)
+        args = ('qemu', '--net', 'br0', '--qemu', program, '--firmware', FIRMWARE)
+        path = self.root / 'etc/qemu/bridge.conf'
+        self.refused(f'--net br0: {path} does not allow VMs to use this bridge: mkdir -p '
+                     f'{path.parent}; echo allow br0 >> {path}', args=args)
+        for text in 'allow br1', '#allow br0', 'deny all':
+            grace.write(path, text + '\n')
+            self.refused('does not allow VMs', args=args)
+        for text in 'allow br0', ' allow all', 'include /etc/x':
+            grace.write(path, f'deny virbr0\n{text}\n')
+            self.succeeds(*args)
         seen = set()
         for name in 'vm1', 'vm2':
             text = self.succeeds('qemu', '--name', name)
@@ -903,6 +938,12 @@ class Refusals(Case):
         text = self.succeeds('qemu', '--qmp', 'q,1', cwd=self.root)
         self.assertIn(f'-qmp unix:{self.root}/q,,1,server=on,wait=off', text)
         self.assertNotIn('qmp', self.succeeds('qemu', '--qmp', 'none'))
+        with socket.socket(socket.AF_UNIX) as vm:
+            vm.bind(f'{self.root}/q,1')
+            vm.listen()
+            self.refused(f'a VM runs that has the QMP socket {self.root}/q,1: use another',
+                         args=('qemu', '--qmp', f'{self.root}/q,1'))
+        self.succeeds('qemu', '--qmp', f'{self.root}/q,1')
         for path, message in (('', 'is empty'), ('/nonexistent/q', 'not a directory'),
                               (self.root / ('q' * 108), 'longer than 107 bytes')):
             self.refused(message, args=('qemu', '--qmp', path))
@@ -1068,7 +1109,7 @@ class Smmu(Case):
         """What iommufd says, or the version of the kernel."""
         made = grace.Host(self.root)
         for kernel, level in (('6.12.9', 'note'), ('6.13.0-rc1', 'pass'), ('5.20', 'note'),
-                              ('7.0', 'pass'), ('6.8.0-1044-nvidia-64k', 'pass'), ('', 'note')):
+                              ('7.0', 'pass'), ('6.11.0-1-nvidia-64k', 'note'), ('', 'note')):
             made.file('/proc/sys/kernel/osrelease').write_text(kernel + '\n')
             finding, = (f for f in self.findings()[1] if f.id == 'iommufd-nesting')
             self.assertEqual(finding.level, level, kernel)
@@ -1299,9 +1340,42 @@ class Opens(Case):
         lines = self.read_until(output, "['egm4', 'egm5']")
         self.assertEqual(lines[:2], [f'egm{n}: opening; the driver clears 64 MiB'
                                      for n in (4, 5)])
-        self.assertEqual(sorted(line[:21] for line in lines[2:4]),
-                         ['egm4: open after 0 s', 'egm5: open after 0 s'])
+        self.assertEqual(sorted(re.sub('[0-9]+ s', 'N s', line) for line in lines[2:4]),
+                         ['egm4: open after N s', 'egm5: open after N s'])
         # A VM that ends before it has mapped them: somebody else does.
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        for name in 'egm4', 'egm5':
+            self.wait_for(f'mapped-{name}')
+
+    def locked(self):
+        """The processes that have locked each region."""
+        grace.write(self.made.file('/proc/locks'), pathlib.Path('/proc/locks').read_text())
+        return [[user.pid for user in region.users]
+                for region in hostinfo.read(str(self.root)).regions]
+
+    def test_locks(self):
+        """A region that is being cleared is in use. After that, the VM has it."""
+        with open(self.made.file('/dev/egm4'), 'rb') as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if self.locked() != [[os.getpid()], []]:
+                self.skipTest('on this file system, /proc/locks has other numbers than stat()')
+
+        def opened(path):
+            (self.root / f'opening-{os.path.basename(path)}').touch()
+            self.wait_for('continue')
+        pid, output = self.start(opened)
+        for name in 'egm4', 'egm5':
+            self.wait_for(f'opening-{name}')
+        self.assertEqual([(len(pids), pid in pids) for pids in self.locked()],
+                         [(1, False), (1, False)])
+        other, errors = self.start()
+        self.assertEqual(self.read_until(errors, '/dev/egm4: ')[-1],
+                         '/dev/egm4: the region is in use by another process')
+        os.waitpid(other, 0)
+        (self.root / 'continue').touch()
+        self.read_until(output, "['egm4', 'egm5']")
+        self.assertEqual([pid in pids for pids in self.locked()], [True, True])
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         for name in 'egm4', 'egm5':

@@ -84,7 +84,8 @@ def _check_none(host: Host) -> Finding:
                for name in ('nvgrace_egm', 'egm')):
         return Finding('regions', PROBLEM, 'this host has no EGM region: the driver is '
                        'not loaded', hint='only NVIDIA\'s kernels have it',
-                       command=_load('nvgrace-egm'))
+                       command='for m in nvgrace-egm egm; do modprobe $m && '
+                       'echo $m > /etc/modules-load.d/egm.conf; done')
     return Finding(
         'regions', PROBLEM, 'this host has no EGM region: the firmware has set no memory '
         'aside', hint='in the menu of the firmware, "EGM" turns it on, and "EGM '
@@ -107,6 +108,21 @@ def _check_regions(host: Host) -> Iterator[Finding]:
         yield _check_size(region)
         yield from _check_members(region)
         yield _check_region_use(region)
+    for gpu in host.loose_gpus if host.regions else ():
+        if not gpu.vgpu:
+            yield _check_loose(host, gpu)
+
+
+def _check_loose(host: Host, gpu: Gpu) -> Finding:
+    """A GPU that VMs on EGM cannot have."""
+    if gpu.bound:
+        return Finding('gpu-region', NOTE, f'no region lists {gpu}', gpu.address,
+                       hint='some drivers only know the GPUs that were present when they '
+                       'were loaded')
+    hint = _users_hint(host, gpu)
+    return Finding('gpu-region', NOTE, f'no region lists {gpu}: some drivers do so only when '
+                   'it has a vfio driver', gpu.address, hint=hint,
+                   command='' if hint else _bind(gpu))
 
 
 def _check_device(host: Host, region: Region) -> Finding:
@@ -189,7 +205,7 @@ def check_function(host: Host, gpu: Function, iommufd: bool) -> Iterator[Finding
         yield Finding('gpu-present', PROBLEM, f'{gpu} not found', gpu.address)
         return
     if gpu.vgpu:
-        yield Finding('gpu-use', USED, f'{gpu} {gpu.vgpu}', gpu.address)
+        yield Finding('gpu-vgpu', USED, f'{gpu} {gpu.vgpu}', gpu.address)
         return
     yield _check_use(gpu)
     if not gpu.group:
@@ -257,6 +273,9 @@ def _users_hint(host: Host, gpu: Function) -> str:
 
 def _check_driver(host: Host, gpu: Function) -> Finding:
     """Whether vfio has it."""
+    if gpu.bound and gpu.driver == 'vfio-pci' != _driver(gpu):
+        return Finding('gpu-driver', NOTE, f'{gpu} is bound to vfio-pci, which does not give '
+                       "a VM the GPU's own memory", gpu.address, command=_bind(gpu))
     if gpu.bound:
         return Finding('gpu-driver', PASS, f'{gpu} is bound to {gpu.driver}',
                        gpu.address)
@@ -325,8 +344,7 @@ def _check_nesting(host: Host) -> Finding:
     if host.nests():
         return Finding('iommufd-nesting', PASS, 'iommufd shares an SMMUv3 with VMs')
     return Finding('iommufd-nesting', NOTE, f'iommufd of this kernel ({host.kernel or "?"}) '
-                   'does not share an SMMUv3 with VMs', hint='Linux 6.13 and newer, and '
-                   'NVIDIA\'s kernels for Grace, do')
+                   'does not share an SMMUv3 with VMs', hint='Linux 6.13 and newer does')
 
 
 def _check_mapping(maps: bool) -> Finding:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
-from .emulator import Emulator
+from .emulator import NAME, Emulator
 from .format import number_list, size_short
 from .options import Settings
 from .plan import Gpu, Nic, Vm
@@ -137,7 +137,7 @@ def command(vm: Vm, emulator: Emulator, settings: Settings,
     regions
     monitor: descriptor of a connection for QMP that QEMU inherits
     """
-    lines: list[Line] = [(str(emulator.path or 'qemu-system-aarch64'),),
+    lines: list[Line] = [(emulator.path or emulator.wanted or NAME,),
                          ('-name', f'guest={_value(settings.name)}')]
     if settings.uuid:
         lines.append(('-uuid', settings.uuid))

@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import os
 import xml.etree.ElementTree as ET
 
 from .cmdline import TCG_CPU
-from .emulator import Emulator
+from .emulator import NAME, Emulator
 from .format import number_list, range_list
 from .options import Disk, Settings
 from .plan import Gpu, Vm
@@ -68,7 +67,8 @@ def _add_bridges(devices: ET.Element, vm: Vm) -> None:
     for gpu in vm.gpus:
         port = _add(devices, 'controller', type='pci', index=_controller(vm, gpu),
                     model='pcie-root-port')
-        _add(port, 'target', chassis=gpu.chassis, port='0x0')
+        # Otherwise the guest can eject the GPU.
+        _add(port, 'target', chassis=gpu.chassis, port='0x0', hotplug='off')
         _add_address(port, gpu.chassis)
 
 
@@ -161,7 +161,7 @@ def domain(vm: Vm, emulator: Emulator, settings: Settings) -> str:
         _add_pinning(_add(top, 'cputune'), vm)
     system = _add(top, 'os')
     _add(system, 'type', 'hvm', arch='aarch64', machine='virt')
-    loader = _add(system, 'loader', os.path.abspath(emulator.firmware or ''),
+    loader = _add(system, 'loader', emulator.firmware,
                   readonly='yes', type='pflash', format='raw')
     if settings.vars:
         _add(system, 'nvram', settings.vars, format='raw')
@@ -180,7 +180,7 @@ def domain(vm: Vm, emulator: Emulator, settings: Settings) -> str:
          cores=vm.cpus // len(vm.sockets), threads=1)
     _add_cells(_add(cpu, 'numa'), vm)
     devices = _add(top, 'devices')
-    _add(devices, 'emulator', os.path.abspath(emulator.path or 'qemu-system-aarch64'))
+    _add(devices, 'emulator', emulator.path or emulator.wanted or f'/usr/bin/{NAME}')
     _add_bridges(devices, vm)
     _add_gpus(devices, vm, settings.iommufd)
     _add_memory(devices, vm)

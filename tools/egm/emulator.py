@@ -42,21 +42,15 @@ class Emulator:
         self.firmware = self._find_firmware() if firmware is None else \
             firmware and os.path.abspath(firmware)
 
-    def _find_firmware(self) -> str | None:
-        if not self.path:
-            return None
-        program = os.path.dirname(os.path.realpath(self.path))
-        for path in (f'{os.path.dirname(program)}/share/qemu/{_FIRMWARE}',
-                     f'{program}/pc-bios/{_FIRMWARE}',  # not yet installed
-                     '/usr/share/AAVMF/AAVMF_CODE.fd'):
-            if os.path.exists(path):
-                return path
-        return None
+    def _find_firmware(self) -> str:
+        program = os.path.dirname(os.path.realpath(self.path or f'/usr/bin/{NAME}'))
+        found = (f'{os.path.dirname(program)}/share/qemu/{_FIRMWARE}',
+                 f'{program}/pc-bios/{_FIRMWARE}',  # not yet installed
+                 '/usr/share/AAVMF/AAVMF_CODE.fd')
+        return next((path for path in found if os.path.exists(path)), found[-1])
 
     def check_firmware(self) -> str:
         """The problem with the firmware; empty: none."""
-        if self.firmware is None:
-            return 'there is no UEFI firmware for guests'
         try:
             status = os.stat(self.firmware)
         except (OSError, ValueError):

@@ -62,7 +62,8 @@ def holes(affinities: Iterable[Affinity],
     if not any(last for _, last in ranges):
         return found        # only root is shown the addresses
     for affinity in affinities:
-        if not affinity.enabled:
+        # Where RAM can be plugged, there may be none.
+        if not affinity.enabled or affinity.hot_pluggable:
             continue
         at, end = affinity.base, affinity.base + affinity.size
         for first, last in sorted([*ranges, (end, end)]):

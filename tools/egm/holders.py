@@ -154,10 +154,12 @@ def find(root: str, numbers: dict[str, str]) -> dict[str, list[User]]:
             found.setdefault(device, set()).add(pid)
     locks = _locks(root)
     for device in regions if locks else ():
-        with contextlib.suppress(OSError):
-            status = os.stat(f'{root}{device}')
-            found.setdefault(device, set()).update(locks.get(
-                (os.major(status.st_dev), os.minor(status.st_dev), status.st_ino), ()))
+        # egm-vm locks the directory while the driver clears the region.
+        for path in device, device.replace('/dev/', '/sys/class/egm/'):
+            with contextlib.suppress(OSError):
+                status = os.stat(f'{root}{path}')
+                found.setdefault(device, set()).update(locks.get(
+                    (os.major(status.st_dev), os.minor(status.st_dev), status.st_ino), ()))
     return {device: sorted(User(int(pid), printable(
         sysfs.read_text(f'{root}/proc/{pid}/comm')) or 'a process') for pid in pids)
             for device, pids in found.items() if pids}

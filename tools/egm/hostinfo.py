@@ -198,8 +198,7 @@ class Host:
             except OSError as error:
                 return error.errno == errno.EINVAL
         version = re.match('([0-9]{1,3})[.]([0-9]{1,3})', self.kernel, re.A)
-        return 'nvidia' in self.kernel or version is not None and \
-            (int(version[1]), int(version[2])) >= (6, 13)
+        return version is not None and (int(version[1]), int(version[2])) >= (6, 13)
 
     def host_memory(self, region: Region) -> bool:
         """Whether a region is RAM of this host's kernel: its node has memory and CPUs.

@@ -77,7 +77,7 @@ def metric_lines(found: list[Finding]) -> list[str]:
         key = f.id, f.subject
         results[key] = max(results.get(key, 0), levels.get(f.level, 0))
     in_use = {f.subject: int(f.level == USED) for f in found
-              if f.id in ('region-use', 'gpu-use')}
+              if f.id in ('region-use', 'gpu-use', 'gpu-vgpu')}
     return ['# HELP egm_check Result of a check: 0 PASS, 1 WARN, 2 FAIL',
             '# TYPE egm_check gauge',
             *(f'egm_check{{check="{name}",subject="{subject}"}} {value}'

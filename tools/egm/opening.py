@@ -58,9 +58,10 @@ def _is_mapped(status: os.stat_result, pid: int) -> bool:
                      sysfs.read_bytes(f'/proc/{pid}/maps')) is not None
 
 
-def _serve(path: str, theirs: socket.socket, vm: int, vm_file: int) -> None:
+def _serve(path: str, directory: str, theirs: socket.socket, vm: int, vm_file: int) -> None:
     """Open a region, pass the descriptor on, and stay as long as that is needed.
 
+    directory: the region's in sysfs
     vm: the process that will be the VM; vm_file: its pidfd
     """
     os.setsid()         # Ctrl-C on the terminal is not for this process.
@@ -69,6 +70,8 @@ def _serve(path: str, theirs: socket.socket, vm: int, vm_file: int) -> None:
         os.dup2(null, number)
     theirs.send(struct.pack('ii', os.getpid(), 0))
     try:
+        # While the driver clears the region, nothing else shows that it is in use.
+        fcntl.flock(os.open(directory, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
         file = os.open(path, os.O_RDWR)
         # QEMU has the lock as well, through the same open file.
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -91,7 +94,7 @@ def _serve(path: str, theirs: socket.socket, vm: int, vm_file: int) -> None:
             return
 
 
-def _start(region: Region, vm_file: int, openers: list[_Opener]) -> None:
+def _start(host: Host, region: Region, vm_file: int, openers: list[_Opener]) -> None:
     """Start a process for a region. It is in the list before it starts, so that Ctrl-C finds
     it there."""
     ours, theirs = socket.socketpair()
@@ -100,7 +103,7 @@ def _start(region: Region, vm_file: int, openers: list[_Opener]) -> None:
 
     def serve() -> None:
         ours.close()
-        _serve(region.path, theirs, vm, vm_file)
+        _serve(region.path, host.path(f'/sys/class/egm/{region.name}'), theirs, vm, vm_file)
 
     with theirs:
         background.start(serve)
@@ -157,7 +160,7 @@ def open_all(host: Host, regions: Sequence[Region]) -> dict[str, int]:
     try:
         for region in regions:
             say(f'{region.name}: opening; the driver clears {size_text(region.size)}')
-            _start(region, vm_file, openers)
+            _start(host, region, vm_file, openers)
         left = {o.socket: o for o in openers}
         while left and not any(o.error for o in openers):
             for ready in select.select(list(left), [], [])[0]:
@@ -177,6 +180,10 @@ def open_all(host: Host, regions: Sequence[Region]) -> dict[str, int]:
     if wrong:
         raise Failed(*wrong, *_abandon(host, openers))
     for opener in openers:
+        # /proc/locks names the process that took the lock. It has to be this one, which
+        # becomes QEMU; only a lock of another kind is taken anew.
+        for kind in fcntl.LOCK_SH, fcntl.LOCK_EX:
+            fcntl.flock(opener.file, kind | fcntl.LOCK_NB)
         os.set_inheritable(opener.file, True)
         opener.socket.close()
     return {o.region.name: o.file for o in openers}

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
 import shlex
+import socket
 import stat
 import uuid
 from collections.abc import Iterator, Sequence
@@ -99,6 +101,37 @@ def check_net(host: Host, net: str) -> Iterator[str]:
                f'{", ".join(bridges) or "no bridge"}')
 
 
+def check_bridge_helper(net: str, program: str) -> Iterator[str]:
+    """Errors: bridges that QEMU's helper does not let VMs use. It reads the configuration
+    of its prefix.
+
+    program: an installed QEMU; of one in a build directory, nothing is known
+    """
+    directory = os.path.dirname(os.path.realpath(program))
+    if net in ('user', 'none') or os.path.basename(directory) != 'bin':
+        return
+    prefix = os.path.dirname(directory)
+    path = f'{"" if prefix == "/usr" else prefix}/etc/qemu/bridge.conf'
+    try:
+        with open(path, encoding='utf-8', errors='replace') as file:
+            allowed = re.search(rf'^\s*(allow\s+(all|{re.escape(net)})\s*$|include\s)',
+                                file.read(), re.M)
+    except FileNotFoundError:
+        allowed = None
+    except OSError:
+        return
+    if not allowed:
+        yield (f'--net {net}: {path} does not allow VMs to use this bridge: mkdir -p '
+               f'{os.path.dirname(path)}; echo allow {net} >> {path}')
+
+
+def check_running(path: str) -> Iterator[str]:
+    """Errors: a QMP socket of a VM that runs, which QEMU would replace."""
+    with socket.socket(socket.AF_UNIX) as client, contextlib.suppress(OSError):
+        client.connect(path)
+        yield f'a VM runs that has the QMP socket {path}: use another --name or --qmp'
+
+
 def check_qmp(path: str) -> Iterator[str]:
     """Errors: paths where QEMU cannot create a socket."""
     if path == 'none':
@@ -128,11 +161,12 @@ def check_vars(path: str, opened: bool) -> Iterator[str]:
         yield f'--vars {path}: this user cannot write to it'
 
 
-def read_disks(option: str, paths: Sequence[str]) -> tuple[list[Disk], list[str]]:
-    """Disks, and errors."""
+def read_disks(option: str, paths: Sequence[str], written: bool) -> \
+        tuple[list[Disk], list[str]]:
+    """Disks, and errors. written: the VM writes to them as this user"""
     disks, reasons = [], []
     for path in paths:
-        disk, wrong = read_disk(option, path)
+        disk, wrong = read_disk(option, path, written)
         reasons += wrong
         if disk and disk.is_in(disks):
             reasons.append(f'{option} {path}: this disk is given twice')
@@ -149,7 +183,7 @@ def check_slots(vm: Vm, settings: Settings) -> Iterator[str]:
                f'with {vm.bridges} PCI host bridges')
 
 
-def read_disk(option: str, path: str) -> tuple[Disk | None, list[str]]:
+def read_disk(option: str, path: str, written: bool) -> tuple[Disk | None, list[str]]:
     """A disk, and errors. Only files and block devices are opened."""
     reasons = list(check_text(option, path))
     if reasons:
@@ -161,6 +195,8 @@ def read_disk(option: str, path: str) -> tuple[Disk | None, list[str]]:
             return None, [f'{option} {path} is not a file or a block device']
         with open(where, 'rb') as file:
             kind = 'qcow2' if file.read(4) == b'QFI\xfb' else 'raw'
+        if written and not os.access(where, os.W_OK):
+            return None, [f'{option} {path}: this user cannot write to it']
     except FileNotFoundError:
         return None, [f'{option} {path} does not exist']
     except OSError as error:

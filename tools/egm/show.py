@@ -51,6 +51,8 @@ def memory_map(report: Report, backing: Mapping[int, str] | None = None,
         gpus = [g.short_label for g in report.gpus if g.pxm == affinity.pxm]
         text = (f'{affinity.base:#014x}-{last:#014x}  '
                 f'{size_text(affinity.size):>8}  node {affinity.pxm}')
+        if affinity.hot_pluggable:
+            text += '  for RAM that is plugged'
         if gpus:
             text += f'  EGM of {", ".join(gpus)}'
         if (backing or {}).get(affinity.base):

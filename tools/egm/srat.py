@@ -92,7 +92,7 @@ def read(table: bytes | None) -> Srat:
         elif kind == _GICC:
             pxm, flags = struct.unpack_from('<I4xI', entry, 2)
             enabled = bool(flags & _ENABLED)
-            if enabled and pxm not in srat.domains:
+            if enabled and pxm not in srat.processors:
                 srat.processors.append(pxm)
         if enabled:
             srat.domains.add(pxm)
