@@ -78,10 +78,21 @@ bool egm_backend_is_device(const char *mem_path, uint32_t ram_flags)
     return region || egm_is_device_name(mem_path);
 }
 
-/* Some versions of the driver also map memory past the end of the region. */
+/*
+ * Some versions of the driver also map memory past the end of the region, and
+ * some damage the host's kernel if the device is closed without a mapping. So
+ * everything that would make mmap() fail is found before the device is opened.
+ */
 static bool egm_check_region(const EgmRegion *region, uint64_t size,
-                             Error **errp)
+                             uint64_t align, Error **errp)
 {
+    if (align && (!is_power_of_2(align) ||
+                  align < qemu_real_host_page_size())) {
+        error_setg(errp, "align=%" PRIu64 " is not a power of 2 that is at "
+                   "least the page size, %zu", align,
+                   (size_t)qemu_real_host_page_size());
+        return false;
+    }
     if (region->is_host_ram) {
         error_setg(errp, "the host uses this memory itself, so opening the "
                    "device would clear it: the host's NUMA node of the same "
@@ -213,7 +224,7 @@ bool egm_backend_alloc(HostMemoryBackend *backend, const char *name,
                    id, mem_path);
         return false;
     }
-    fd = egm_check_region(region, backend->size, errp) &&
+    fd = egm_check_region(region, backend->size, align, errp) &&
          egm_check_unused(region, errp) ?
          egm_open(mem_path, region, errp) : -1;
     if (fd < 0 || !egm_map(backend, name, align, ram_flags, fd, errp)) {

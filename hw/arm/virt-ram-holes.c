@@ -166,12 +166,19 @@ void virt_machine_reset(MachineState *ms, ResetType type)
 {
     VirtMachineState *vms = VIRT_MACHINE(ms);
     const struct arm_boot_info *info = &vms->bootinfo;
+    Error *err = NULL;
 
     ram_update_bad_ranges();
     if (virt_update_ram_holes(ms)) {
         if (migration_is_running()) {
-            warn_report("the migration is cancelled: it would read bad ranges");
-            qmp_migrate_cancel(NULL);
+            qmp_migrate_cancel(&err);
+            if (err) {
+                error_reportf_err(err, "the migration, which will read bad "
+                                  "ranges, cannot be cancelled: ");
+            } else {
+                warn_report("the migration is cancelled: it would read bad "
+                            "ranges");
+            }
         }
         arm_update_memory_nodes(info, arm_boot_address_space(ARM_CPU(first_cpu),
                                                              info), ms);

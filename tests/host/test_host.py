@@ -473,6 +473,10 @@ class Errors:
                 self.refuses(ram(64, extra), f"memory backend 'm0' has {message}: ")
             self.refuses(['-m', '64', '-mem-path', '/dev/egm4'],
                          "memory backend 'mach-virt.ram' has share=off")
+            for align, number in ('3M', 3145728), ('1K', 1024):
+                self.refuses(ram(64, f'share=on,align={align}'), "memory backend 'm0': cannot "
+                             'use EGM region egm4, mem-path=/dev/egm4: '
+                             f'align={number} is not a power of 2')
 
     def test_size(self):
         """Both sizes and the path."""
