@@ -37,8 +37,11 @@ class Dist(unittest.TestCase):
         return run('dpkg-deb', '-f', self.package, name)[1].strip()
 
     def test_description(self):
-        """Architecture, version and dependencies."""
+        """Architecture, version, maintainer and dependencies."""
         self.assertEqual(self.field('Architecture'), 'arm64')
+        name, email = (run('git', '-C', TOP, 'config', f'user.{key}')[1].strip() or 'unknown'
+                       for key in ('name', 'email'))
+        self.assertEqual(self.field('Maintainer'), f'{name} <{email}>')
         names = [word.split()[0] for word in self.field('Depends').split(',')]
         for name in 'libc6', 'libglib2.0-0', 'libslirp0', 'python3':
             self.assertIn(name, names)
