@@ -320,10 +320,10 @@ class Daemon(unittest.TestCase):
         self.virsh('destroy one')
         self.assertEqual(self.owner('/dev/egm4'), before)
 
-    def restart(self):
+    def restart(self, command='virtqemud -d'):
         """End the daemon, and start a new one."""
         self.host.check('kill $(pidof virtqemud); while pidof virtqemud; do '
-                        'sleep 0.2; done; virtqemud -d 2>&1')
+                        f'sleep 0.2; done; {command} 2>&1')
 
     def configure(self, line):
         """Restart the daemon with another line in its configuration, for a test."""
@@ -361,6 +361,9 @@ class Daemon(unittest.TestCase):
         files = self.host.check(f'cat {profiles}/libvirt/libvirt-{uuid}.files')
         self.assertIn('"/dev/egm4" rwk', files)
         self.assertNotIn('egm5', files)
+        if iommufd == 'yes':
+            # The rule of a descriptor, which is added before those of all labels
+            self.assertRegex(files, r'"/dev/vfio/devices/vfio\d+" rw')
         self.refused(('two', 1), "in use by domain 'one'", iommufd=iommufd)
         self.virsh('destroy one')
         self.assertNotIn(uuid, self.host.check('cat /sys/kernel/security/apparmor/profiles'))
@@ -504,6 +507,15 @@ class Daemon(unittest.TestCase):
                 self.virsh('destroy one')
                 self.virsh('destroy two')
 
+    def test_locked_memory_privilege(self):
+        """A daemon of root that may not choose how locked memory is counted refuses."""
+        self.restart('python3 -c "import ctypes, os; '
+                     'ctypes.CDLL(None).prctl(24, 24, 0, 0, 0); '     # CAP_SYS_RESOURCE
+                     "os.execvp('virtqemud', ['virtqemud', '-d'])\"")
+        self.addCleanup(self.restart)
+        self.refused(('one', 0), 'locked memory of iommufd',
+                     'Operation not permitted', iommufd='yes')
+
     def test_managed(self):
         """A driver that makes a region when a GPU of it is bound: the domain binds it."""
         # The daemon leaves a GPU bound that it has once found so.
@@ -627,7 +639,8 @@ class Daemon(unittest.TestCase):
             return self.host.run(f'(ulimit -l unlimited; su operator -c {shlex.quote(line)}) 2>&1')
         # There is no virtlogd.
         status, text = run("mkdir -p /tmp/home/.config/libvirt && echo 'stdio_handler = \"file\"' "
-                           '> /tmp/home/.config/libvirt/qemu.conf && virtqemud -d')
+                           '> /tmp/home/.config/libvirt/qemu.conf && '
+                           'LIBVIRT_LOG_OUTPUTS=3:file:/tmp/home/log virtqemud -d')
         self.assertEqual(status, 0, text)
         try:
             status, text = run('virsh -q -c qemu:///session create --paused ' +
@@ -635,6 +648,8 @@ class Daemon(unittest.TestCase):
             self.assertEqual(status, 0, text)
             status, text = run('virsh -q -c qemu:///session dumpxml one')
             self.assertIn('/dev/egm4', text)
+            self.assertIn('is counted for all processes of the user',
+                          self.host.check('cat /tmp/home/log'))
             status, text = run('virsh -q -c qemu:///session destroy one')
             self.assertEqual(status, 0, text)
         finally:
