@@ -454,7 +454,7 @@ class Daemon(unittest.TestCase):
         """A domain that does not start leaves the region and its GPUs to others."""
         size = REGIONS[5]
         # The first region is claimed before the second one turns out to be too small.
-        self.refused(('one', 0, 2), 'does not fit', size=2 * size // MIB)
+        self.refused(('one', 0, 2), 'is larger than the region', size=2 * size // MIB)
         self.create('taken', 2)
         self.refused(('one', 0, 2), 'is in use by')
         self.create('two', 1)
@@ -464,10 +464,11 @@ class Daemon(unittest.TestCase):
     def test_refused(self):
         """Errors that depend on the host."""
         size = REGIONS[5]
-        self.refused(('large', 2), f"'/dev/egm5' has {size} bytes, guest memory of "
-                     f'{2 * size} bytes does not fit', size=2 * size // MIB)
+        self.refused(('large', 2), 'mem-path=/dev/egm5', f'size={2 * size} is larger than '
+                     f'the region of {size} bytes', size=2 * size // MIB)
         self.refused(('foreign', (2, '/dev/egm4')),
-                     f"'/dev/egm4' is not of the socket of GPU {PLATFORM.gpus[2]}")
+                     f'host device {PLATFORM.gpus[2]} is not attached to the socket of '
+                     'EGM region egm4')
         self.refused(('missing', (0, '/dev/egm9')),
                      "no region of Extended GPU Memory '/dev/egm9'")
         self.refused(('both', 0, 1), '/dev/egm4', 'in use by another memory backend')

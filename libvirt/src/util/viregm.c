@@ -19,9 +19,6 @@
 #include <config.h>
 
 #include <sys/stat.h>
-#ifdef __linux__
-# include <sys/sysmacros.h>
-#endif
 
 #include "viregm.h"
 #include "virerror.h"
@@ -39,160 +36,128 @@ VIR_LOG_INIT("util.egm");
 #define SYSFS_EGM "/sys/class/egm"
 
 
-/* Whether @gpu belongs to the socket of @region. Absent if none of its GPUs is
- * known. */
-static virTristateBool
+/* Whether @gpu belongs to the socket of @region */
+static bool
 virEGMHasGPU(const char *region,
              const virPCIDeviceAddress *gpu)
 {
     g_autofree char *name = virPCIDeviceAddressAsString(gpu);
     g_autofree char *device = g_strdup_printf("/sys/bus/pci/devices/%s", name);
-    g_autofree char *path = g_strdup_printf(SYSFS_EGM "/%s", region);
+    g_autofree char *link = NULL;
     g_autofree char *list = g_strdup_printf(SYSFS_EGM "/%s/gpu_devices", region);
     g_autofree char *text = NULL;
     g_autofree virPCIDeviceAddress *pf = NULL;
-    g_autofree char *pfName = NULL;
     g_auto(GStrv) names = NULL;
-    bool known = false;
-    size_t i;
-
-    if (virFileExists(list) &&
-        virFileReadAllQuiet(list, 64 * 1024, &text) >= 0) {
-        names = g_strsplit_set(text, " \n", 0);
-    } else {
-        g_autoptr(DIR) dir = NULL;
-        struct dirent *entry;
-        size_t n = 0;
-
-        if (virDirOpenQuiet(&dir, path) < 0)
-            return VIR_TRISTATE_BOOL_ABSENT;
-
-        names = g_new0(char *, 1);
-        while (virDirRead(dir, &entry, NULL) > 0) {
-            names = g_renew(char *, names, n + 2);
-            names[n++] = g_strdup(entry->d_name);
-            names[n] = NULL;
-        }
-    }
 
     /* The list has the physical function of a virtual function. */
     if (virFileExists(device) &&
-        virPCIGetPhysicalFunction(device, &pf) == 0 && pf)
-        pfName = virPCIDeviceAddressAsString(pf);
-
-    for (i = 0; names[i]; i++) {
-        if (STREQ(names[i], name) || STREQ_NULLABLE(names[i], pfName))
-            return VIR_TRISTATE_BOOL_YES;
-
-        if (strchr(names[i], ':'))
-            known = true;
+        virPCIGetPhysicalFunction(device, &pf) == 0 && pf) {
+        g_free(name);
+        name = virPCIDeviceAddressAsString(pf);
     }
 
-    return known ? VIR_TRISTATE_BOOL_NO : VIR_TRISTATE_BOOL_ABSENT;
+    link = g_strdup_printf(SYSFS_EGM "/%s/%s", region, name);
+    if (virFileExists(link))
+        return true;
+
+    if (!virFileExists(list) ||
+        virFileReadAllQuiet(list, 64 * 1024, &text) < 0)
+        return false;
+
+    names = g_strsplit_set(text, " \n", 0);
+    return g_strv_contains((const char *const *) names, name);
+}
+
+
+/* Size of a region in bytes; 0 if it is unknown */
+static unsigned long long
+virEGMGetSize(const char *region)
+{
+    g_autofree char *file = g_strdup_printf(SYSFS_EGM "/%s/egm_size", region);
+    g_autofree char *text = NULL;
+    unsigned long long size;
+
+    if (!virFileExists(file) ||
+        virFileReadAllQuiet(file, 64, &text) < 0)
+        return 0;
+
+    virStringTrimOptionalNewline(text);
+    if (virStrToLong_ullp(text, NULL, 0, &size) < 0) {
+        VIR_WARN("'%s' is not a size: '%s'", file, text);
+        return 0;
+    }
+
+    return size;
 }
 
 
 /**
- * virEGMFindDevice:
- * @gpu: address of a GPU of the host
+ * virEGMFindRegion:
+ * @gpu: address of a PCI device of the host
+ * @path: the region's device node; NULL if the device has no region
+ * @size: size of the region in bytes, 0 if it is unknown
  *
- * Finds the region of Extended GPU Memory of the socket of @gpu.
+ * Finds the region of Extended GPU Memory of the socket of @gpu. The driver can
+ * make it when the GPU is bound to VFIO.
  *
- * Returns the path of the region's device node; NULL on error (with an error
- *         reported) if no region, or more than one, has that GPU.
+ * Returns 0 on success, also if there is no region; -1 on error (with an error
+ *         reported), such as two regions that have the GPU.
  */
-char *
-virEGMFindDevice(const virPCIDeviceAddress *gpu)
+int
+virEGMFindRegion(const virPCIDeviceAddress *gpu,
+                 char **path,
+                 unsigned long long *size)
 {
-    g_autofree char *name = virPCIDeviceAddressAsString(gpu);
-    g_autofree char *ret = NULL;
+    g_autofree char *found = NULL;
     g_autoptr(DIR) dir = NULL;
     struct dirent *entry;
-    int rc;
+    int rc = 0;
+
+    *path = NULL;
+    *size = 0;
 
     if (virDirOpenIfExists(&dir, SYSFS_EGM) < 0)
-        return NULL;
+        return -1;
 
-    if (!dir) {
-        virReportError(VIR_ERR_OPERATION_UNSUPPORTED,
-                       _("cannot find the Extended GPU Memory of GPU %1$s: this host has no %2$s"),
-                       name, SYSFS_EGM);
-        return NULL;
-    }
-
-    while ((rc = virDirRead(dir, &entry, SYSFS_EGM)) > 0) {
-        if (virEGMHasGPU(entry->d_name, gpu) != VIR_TRISTATE_BOOL_YES)
+    while (dir && (rc = virDirRead(dir, &entry, SYSFS_EGM)) > 0) {
+        if (!virEGMHasGPU(entry->d_name, gpu))
             continue;
 
-        if (ret) {
+        if (found) {
+            g_autofree char *name = virPCIDeviceAddressAsString(gpu);
+
             virReportError(VIR_ERR_INTERNAL_ERROR,
                            _("GPU %1$s has two regions of Extended GPU Memory: %2$s and /dev/%3$s"),
-                           name, ret, entry->d_name);
-            return NULL;
+                           name, found, entry->d_name);
+            return -1;
         }
 
-        ret = g_strdup_printf("/dev/%s", entry->d_name);
+        found = g_strdup_printf("/dev/%s", entry->d_name);
+        *size = virEGMGetSize(entry->d_name);
     }
 
     if (rc < 0)
-        return NULL;
+        return -1;
 
-    if (!ret) {
-        virReportError(VIR_ERR_OPERATION_UNSUPPORTED,
-                       _("no region of Extended GPU Memory in %1$s has the GPU %2$s"),
-                       SYSFS_EGM, name);
-        return NULL;
-    }
-
-    VIR_DEBUG("GPU %s has %s", name, ret);
-    return g_steal_pointer(&ret);
-}
-
-
-/* The name of the region whose device node is @path, with number @rdev. In a
- * container, the node can have any name. */
-static char *
-virEGMGetRegion(const char *path,
-                dev_t rdev G_GNUC_UNUSED)
-{
-#ifdef __linux__
-    g_autofree char *sysfs = g_strdup_printf("/sys/dev/char/%u:%u",
-                                             major(rdev), minor(rdev));
-    g_autofree char *device = NULL;
-
-    if (virFileResolveLink(sysfs, &device) == 0)
-        return g_path_get_basename(device);
-#endif /* __linux__ */
-
-    return g_path_get_basename(path);
+    *path = g_steal_pointer(&found);
+    return 0;
 }
 
 
 /**
  * virEGMCheckDevice:
- * @path: device node of a region of Extended GPU Memory
- * @gpu: address of a GPU of the host that uses it
- * @size: size of the guest's memory in bytes
+ * @path: what a domain uses as a region of Extended GPU Memory
  *
- * Checks that the region exists, belongs to the socket of @gpu, and has @size
- * bytes.
- * Facts that the host does not report about the region are left to the
- * hypervisor to check. Regular files, and devices of another kind, are accepted
- * with a warning in the log: domains can be tested with them, although no GPU
- * reaches that memory.
+ * Checks that @path is something that QEMU does not take for something else: it
+ * would make a file of its own in a directory, and a new file of a path that
+ * doesn't exist. A regular file is accepted, as domains can be tested with it. QEMU
+ * checks the rest.
  *
  * Returns 0 on success, -1 on error (with an error reported).
  */
 int
-virEGMCheckDevice(const char *path,
-                  const virPCIDeviceAddress *gpu,
-                  unsigned long long size)
+virEGMCheckDevice(const char *path)
 {
-    g_autofree char *region = NULL;
-    g_autofree char *dir = NULL;
-    g_autofree char *file = NULL;
-    g_autofree char *text = NULL;
-    unsigned long long have;
     struct stat sb;
 
     if (stat(path, &sb) < 0) {
@@ -206,44 +171,6 @@ virEGMCheckDevice(const char *path,
         virReportError(VIR_ERR_OPERATION_UNSUPPORTED,
                        _("'%1$s' can't be Extended GPU Memory: it is neither a character device nor a regular file"),
                        path);
-        return -1;
-    }
-
-    if (S_ISCHR(sb.st_mode)) {
-        region = virEGMGetRegion(path, sb.st_rdev);
-        dir = g_strdup_printf(SYSFS_EGM "/%s", region);
-    }
-
-    if (!dir || !virFileExists(dir)) {
-        VIR_WARN("'%s' is not Extended GPU Memory, no GPU reaches it", path);
-        return 0;
-    }
-
-    file = g_strdup_printf("%s/egm_size", dir);
-
-    if (virEGMHasGPU(region, gpu) == VIR_TRISTATE_BOOL_NO) {
-        g_autofree char *name = virPCIDeviceAddressAsString(gpu);
-
-        virReportError(VIR_ERR_OPERATION_UNSUPPORTED,
-                       _("Extended GPU Memory '%1$s' is not of the socket of GPU %2$s"),
-                       path, name);
-        return -1;
-    }
-
-    if (!virFileExists(file) ||
-        virFileReadAllQuiet(file, 64, &text) < 0)
-        return 0;
-
-    virStringTrimOptionalNewline(text);
-    if (virStrToLong_ullp(text, NULL, 0, &have) < 0) {
-        VIR_WARN("'%s' is not a size: '%s'", file, text);
-        return 0;
-    }
-
-    if (size > have) {
-        virReportError(VIR_ERR_OPERATION_UNSUPPORTED,
-                       _("Extended GPU Memory '%1$s' has %2$llu bytes, guest memory of %3$llu bytes does not fit"),
-                       path, have, size);
         return -1;
     }
 

@@ -21,10 +21,10 @@
 #include "internal.h"
 #include "virpci.h"
 
-char *virEGMFindDevice(const virPCIDeviceAddress *gpu)
-    ATTRIBUTE_NONNULL(1);
+int virEGMFindRegion(const virPCIDeviceAddress *gpu,
+                     char **path,
+                     unsigned long long *size)
+    ATTRIBUTE_NONNULL(1) ATTRIBUTE_NONNULL(2) ATTRIBUTE_NONNULL(3);
 
-int virEGMCheckDevice(const char *path,
-                      const virPCIDeviceAddress *gpu,
-                      unsigned long long size)
-    ATTRIBUTE_NONNULL(1) ATTRIBUTE_NONNULL(2);
+int virEGMCheckDevice(const char *path)
+    ATTRIBUTE_NONNULL(1);
