@@ -685,6 +685,55 @@ class Daemon(unittest.TestCase):
                           for gpu, egm in self.queried('grace').items()},
                          {'ua-gpu0': (0, 'egm4'), 'ua-gpu1': (1, 'egm5')})
 
+    def test_kubevirt(self):
+        """The form that KubeVirt writes for Grace: shares of the cell for each GPU,
+        iommufd, initiators, a NIC with a node, SMMUv3s. QEMU has no VFIO device behind an
+        SMMUv3 that is not nested in the host's, which an emulated one cannot do: one is
+        left, if QEMU has it, on a host bridge without devices."""
+        self.load(gpus='{0}+{1},{2}+{3}'.format(*PLATFORM.gpus))
+        self.enterContext(self.host.pfnmap())
+        xml = (TOP / 'libvirt/tests/qemuxmlconfdata/memory-egm-kubevirt.xml').read_text()
+        # A client that passes descriptors is not here. The firmware is that of this host.
+        for old, new in (("type='qemu'", "type='kvm'"), (" fdgroup='iommu'", ''),
+                         ('<cpu>', "<cpu mode='host-passthrough'>"),
+                         ("readonly='yes'", "readonly='yes' stateless='yes'"),
+                         ('    <nvram.*/nvram>\n', ''), ("'2097152'", "'131072'"),
+                         ('>4194304<', '>262144<'), ('>1048576<', '>65536<'),
+                         ('(?s)    <hostdev(?:(?!hostdev).)*nic1.*?</hostdev>\n', '')):
+            xml, count = re.subn(old, new, xml)
+            self.assertTrue(count, old)
+        _, text = self.host.run('/bin/qemu-system-aarch64 -device arm-smmuv3,help')
+        has_smmu = 'smmu_per_bus' in text
+        xml, count = re.subn('(?s)<iommu model.*</iommu>', "<iommu model='smmuv3'>"
+                             "<driver pciBus='11'/></iommu>" if has_smmu else '', xml)
+        self.assertEqual(count, 1)
+        for old, new in zip(('0009:01', '0019:01', '0029:01', '0039:01', '0002:03'),
+                            (*PLATFORM.gpus, PLATFORM.nic)):
+            old, new = (address.split(':') for address in (old, new[:7]))
+            xml, count = re.subn(f"domain='0x{old[0]}' bus='0x{old[1]}'",
+                                 f"domain='0x{new[0]}' bus='0x{new[1]}'", xml)
+            self.assertEqual(count, 1)
+        self.bind(PLATFORM.nic)
+        self.addCleanup(self.answer, 'destroy default_grace')
+        self.virsh(f'create --validate --paused {self.file(xml)}')
+        queried = self.queried('default_grace')
+        self.assertEqual([(egm['node'], egm['size'], egm['region']['name'])
+                          for _, egm in sorted(queried.items())],
+                         2 * [(0, 128 * MIB, 'egm4')] + 2 * [(1, 128 * MIB, 'egm5')])
+        kinds = [o['type'] for o in self.ask('default_grace', 'qom-list', path='/objects')]
+        self.assertEqual(kinds.count('child<acpi-generic-initiator>'), 4 * 8 + 1)
+        kinds = [o['type'] for o in self.ask('default_grace', 'qom-list',
+                                             path='/machine/peripheral')]
+        self.assertEqual(kinds.count('child<arm-smmuv3>'), has_smmu)
+
+    def bind(self, address):
+        """Give a device to vfio-pci, until the end of the test."""
+        device = f'/sys/bus/pci/devices/{address}'
+        self.host.check(f'echo vfio-pci > {device}/driver_override; '
+                        f'echo {address} > /sys/bus/pci/drivers_probe')
+        self.addCleanup(self.host.check, f'echo {address} > {device}/driver/unbind; '
+                        f'echo > {device}/driver_override')
+
     def test_egm_vm(self):
         """What egm-vm writes for this host: all GPUs, with nodes for their memory."""
         self.enterContext(self.host.pfnmap())
