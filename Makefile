@@ -21,6 +21,7 @@ $(targets): $(BUILD)/build.ninja
 # QEMU for the arm64 hosts of the tests. Once it exists, make check runs them as well.
 arm64: $(BUILD)/build.ninja
 	@scripts/install-deps tests
+	@scripts/install-deps dist
 	@ninja -C $(BUILD) $@
 
 # An emulated Grace host: a shell, or make host RUN='COMMAND'; DRIVER=B|C|M|E KERNEL=6.12
