@@ -8,6 +8,7 @@ that was built here, runs in it.
 import contextlib
 import dataclasses
 import os
+import re
 import shlex
 import socket
 
@@ -19,6 +20,8 @@ from guest.guest import Commands
 from qemu.machine.qtest import QEMUQtestProtocol
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
+# QEMU 11 prints it for each vfio device if the kernel is older than 6.19.
+_DMA_BUF = re.compile('^.*: warning: VFIO dma-buf not supported in kernel: .*\n', re.M)
 # Two regions, as of two sockets: sizes, by proximity domain.
 REGIONS = {4: 1024 * MIB, 5: 256 * MIB}
 
@@ -166,8 +169,9 @@ class Host(console.Console):
         line = f'{prefix} {self.command(args, machine_args)} -monitor stdio'
         if user != 'root':
             line = f'su {user} -c {shlex.quote("ulimit -l 64; exec " + line)}'
-        return self.run(f'echo quit | {line} 2> /tmp/stderr > /dev/null; s=$?; '
-                        'cat /tmp/stderr; rm -f /tmp/stderr; (exit $s)')
+        status, text = self.run(f'echo quit | {line} 2> /tmp/stderr > /dev/null; s=$?; '
+                                'cat /tmp/stderr; rm -f /tmp/stderr; (exit $s)')
+        return status, _DMA_BUF.sub('', text)
 
     @contextlib.contextmanager
     def probe(self, function):
@@ -229,7 +233,7 @@ class Qemu(Qtest):
         self.protocol = QEMUQtestProtocol(sock=self.sockets[0])
         self.protocol.connect()
         try:
-            self.text = self.host.check(f'{self.line} 2>&1')
+            self.text = _DMA_BUF.sub('', self.host.check(f'{self.line} 2>&1'))
         except AssertionError:
             self._close()
             self.serial.shutdown(socket.SHUT_RDWR)
