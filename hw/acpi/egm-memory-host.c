@@ -98,32 +98,22 @@ static bool egm_check_gpu(const AcpiEgmMemory *egm, const EgmRegion *region,
     return false;
 }
 
-/* Warns once for each backend, not for each GPU */
-static const EgmRegion *egm_look_up_region(GHashTable *regions,
-                                           HostMemoryBackend *backend)
-{
-    gpointer region;
-
-    if (!g_hash_table_lookup_extended(regions, backend, NULL, &region)) {
-        region = egm_region_of_backend(backend);
-        egm_warn_unknown(backend, region);
-        g_hash_table_insert(regions, backend, region);
-    }
-    return region;
-}
-
 bool acpi_egm_memory_check_host(const MachineState *ms, Error **errp)
 {
     g_autoptr(GPtrArray) objects = acpi_egm_memory_list();
-    g_autoptr(GHashTable) regions = g_hash_table_new_full(
-        NULL, NULL, NULL, (GDestroyNotify)egm_region_free);
+    DECLARE_BITMAP(warned, MAX_NODES) = {};
 
     for (unsigned i = 0; i < objects->len; i++) {
         const AcpiEgmMemory *egm = g_ptr_array_index(objects, i);
         HostMemoryBackend *backend =
             ms->numa_state->nodes[egm->node].node_memdev;
+        g_autoptr(EgmRegion) region = egm_region_of_backend(backend);
 
-        if (!egm_check_gpu(egm, egm_look_up_region(regions, backend), errp)) {
+        /* Once for each backend, not for each GPU */
+        if (!test_and_set_bit(egm->node, warned)) {
+            egm_warn_unknown(backend, region);
+        }
+        if (!egm_check_gpu(egm, region, errp)) {
             return false;
         }
     }
