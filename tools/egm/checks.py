@@ -70,6 +70,12 @@ def _check_access(host: Host, check: str, path: str, subject: str = '') -> \
                   command=command)
 
 
+def _binding(host: Host, gpu: Function) -> dict[str, str]:
+    """What to do so that vfio has a GPU: the hint and the command of a finding."""
+    hint = _users_hint(host, gpu)
+    return {'hint': hint, 'command': '' if hint else _bind(gpu)}
+
+
 def _check_none(host: Host) -> Finding:
     """The reason why there is no region."""
     unbound = [g for g in host.loose_gpus if not g.bound and not g.vgpu]
@@ -119,10 +125,8 @@ def _check_loose(host: Host, gpu: Gpu) -> Finding:
         return Finding('gpu-region', NOTE, f'no region lists {gpu}', gpu.address,
                        hint='some drivers only know the GPUs that were present when they '
                        'were loaded')
-    hint = _users_hint(host, gpu)
     return Finding('gpu-region', NOTE, f'no region lists {gpu}: some drivers do so only when '
-                   'it has a vfio driver', gpu.address, hint=hint,
-                   command='' if hint else _bind(gpu))
+                   'it has a vfio driver', gpu.address, **_binding(host, gpu))
 
 
 def _check_device(host: Host, region: Region) -> Finding:
@@ -279,12 +283,11 @@ def _check_driver(host: Host, gpu: Function) -> Finding:
     if gpu.bound:
         return Finding('gpu-driver', PASS, f'{gpu} is bound to {gpu.driver}',
                        gpu.address)
-    hint = _users_hint(host, gpu)
     used = f' (interface {", ".join(gpu.interfaces)})' \
         if isinstance(gpu, Nic) and gpu.interfaces else ''
     return Finding('gpu-driver', PROBLEM, f'{gpu} is not bound to a vfio driver '
-                   f'but to {gpu.driver or "none"}{used}', gpu.address, hint=hint,
-                   command='' if hint else _bind(gpu))
+                   f'but to {gpu.driver or "none"}{used}', gpu.address,
+                   **_binding(host, gpu))
 
 
 def _check_neighbours(gpu: Function) -> Iterator[Finding]:
