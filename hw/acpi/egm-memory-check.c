@@ -90,41 +90,28 @@ static bool acpi_egm_memory_check_host_bridge(const AcpiEgmMemory *egm,
     return true;
 }
 
+/*
+ * Returns: the number of bus numbers that firmware needs for @bus and the buses
+ * below it. For each bridge, it reserves those of the bridge's bus-reserve=.
+ */
 static unsigned acpi_egm_memory_count_buses(PCIBus *bus)
 {
-    unsigned count = 1;
+    Object *bridge = OBJECT(bus->parent_dev);
+    unsigned below = 0, reserve;
     PCIBus *child;
 
     QLIST_FOREACH(child, &bus->child, sibling) {
         if (!pci_bus_is_root(child)) {
-            count += acpi_egm_memory_count_buses(child);
+            below += acpi_egm_memory_count_buses(child);
         }
     }
-    return count;
-}
-
-/*
- * Returns: the number of bus numbers that the host bridge needs, so that the
- * guest can find @pdev: firmware and Linux number buses depth first, in the
- * order of the bridges' devfn.
- */
-static unsigned acpi_egm_memory_buses_to(PCIDevice *pdev)
-{
-    unsigned count = 1;
-    PCIBus *bus, *other;
-
-    for (bus = pci_get_bus(pdev); !pci_bus_is_root(bus);
-         bus = pci_get_bus(pdev)) {
-        pdev = pci_bridge_get_device(bus);
-        count++;
-        QLIST_FOREACH(other, &pci_get_bus(pdev)->child, sibling) {
-            if (!pci_bus_is_root(other) &&
-                pci_bridge_get_device(other)->devfn < pdev->devfn) {
-                count += acpi_egm_memory_count_buses(other);
-            }
+    if (bridge && object_property_find(bridge, "bus-reserve")) {
+        reserve = object_property_get_uint(bridge, "bus-reserve", &error_abort);
+        if (reserve != UINT32_MAX) {    /* the property is set */
+            below = MAX(below, MIN(reserve, PCI_BUS_MAX));
         }
     }
-    return count;
+    return 1 + below;
 }
 
 /* Returns: the host bridge with the next higher bus number, or NULL */
@@ -144,20 +131,21 @@ static PCIBus *acpi_egm_memory_next_root(PCIBus *root)
     return next;
 }
 
+/* If the bus numbers are too few, firmware gives up the whole host bridge. */
 static bool acpi_egm_memory_check_bus_numbers(const AcpiEgmMemory *egm,
-                                              PCIDevice *pdev, PCIBus *root,
-                                              unsigned bus_count, Error **errp)
+                                              PCIBus *root, unsigned bus_count,
+                                              Error **errp)
 {
     PCIBus *next = acpi_egm_memory_next_root(root);
     unsigned first = pci_bus_num(root);
     unsigned end = next ? MIN(pci_bus_num(next), bus_count) : bus_count;
-    unsigned needed = acpi_egm_memory_buses_to(pdev);
+    unsigned needed = acpi_egm_memory_count_buses(root);
 
     if (first + needed > end) {
         error_setg(errp, "pci-dev=%s: host bridge '%s' at bus %u needs %u bus "
-                   "numbers for the bridges on the way to the device, but %s%s "
-                   "leaves %u; use other values of bus_nr=", egm->pci_dev,
-                   BUS(root)->name, first, needed,
+                   "numbers for all bridges below it and their bus-reserve=, "
+                   "but %s%s leaves %u; use other values of bus_nr=",
+                   egm->pci_dev, BUS(root)->name, first, needed,
                    end < bus_count ? "host bridge " : "the ECAM window",
                    end < bus_count ? BUS(next)->name : "",
                    MAX(first, end) - first);
@@ -270,8 +258,7 @@ static PCIDevice *acpi_egm_memory_check_one(const AcpiEgmMemory *egm,
         return NULL;
     }
     root = pci_device_root_bus(pdev);
-    return acpi_egm_memory_check_bus_numbers(egm, pdev, root, bus_count,
-                                             errp) &&
+    return acpi_egm_memory_check_bus_numbers(egm, root, bus_count, errp) &&
            acpi_egm_memory_check_host_bridge(
                egm, root, seen->bridges[pci_bus_num(root)], errp) ? pdev : NULL;
 }

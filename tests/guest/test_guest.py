@@ -46,7 +46,8 @@ WAYS = {
     'root_bus': ({'0000:00:03.0': (r'\_SB_.PCI0.S18_', 1)}, {'0000:00:04.0': 1}),
     'root_port_function': ({'0000:02:00.0': (r'\_SB_.PCI0.S13_.S00_', 1)},
                            {'0000:01:00.0': 1}),
-    # A host bridge without a node gets the node of the object.
+    # A host bridge without a node gets the node of the object. It needs all of its 16 bus
+    # numbers.
     'pxb': ({'0000:11:00.0': (r'\_SB_.PC10.S00_.S00_', 0)}, {'0000:12:00.0': 0}),
     'switch': ({'0000:23:00.0': (r'\_SB_.PC20.S00_.S00_.S00_.S00_', 2),
                 '0000:24:00.0': (r'\_SB_.PC20.S00_.S00_.S08_.S00_', 2)}, {}),
@@ -65,7 +66,7 @@ CASES = {
                 port('rp0', 'pcie.0', '2.0,multifunction=on'),
                 port('rp1', 'pcie.0', '2.3'), gpu(1, 'rp1'), edu('rp0'),
                 pxb('pxb1', 0x10), port('rp2', 'pxb1', '0'), gpu(2, 'rp2'),
-                port('rp3', 'pxb1', '1'), edu('rp3'),
+                port('rp3', 'pxb1', '1,bus-reserve=13'), edu('rp3'),
                 pxb('pxb2', 0x20, 2), port('rp4', 'pxb2'),
                 *switch('up', 'rp4', ('d0', 0), ('d1', 1)),
                 gpu(3, 'd0'), gpu(4, 'd1'),

@@ -311,8 +311,8 @@ static const StartCase start_cases[] = {
         .name = "bus-numbers/two",
         .args = M0 NODE0 PXB_AT(1, 1) PXB_AT(2, 2) GPU_ON("rp1") EGM,
         .message = EGM0 "pci-dev=dev0: host bridge 'pxb1' at bus 1 needs 2 bus "
-                   "numbers for the bridges on the way to the device, but host "
-                   "bridge pxb2 leaves 1; use other values of bus_nr=",
+                   "numbers for all bridges below it and their bus-reserve=, "
+                   "but host bridge pxb2 leaves 1; use other values of bus_nr=",
     }, {
         .name = "bus-numbers/enough",
         .args = M0 NODE0 PXB_AT(1, 1) PXB_AT(2, 3) GPU_ON("rp1") EGM,
@@ -322,12 +322,28 @@ static const StartCase start_cases[] = {
         .args = M0 NODE0 PXB_AT(1, 1) PXB_AT(2, 3) "-device pcie-root-port,"
                 "id=rp3,bus=pxb1,addr=9,chassis=3 " GPU_ON("rp3") EGM,
         .message = EGM0 "pci-dev=dev0: host bridge 'pxb1' at bus 1 needs 3 bus "
-                   "numbers for the bridges on the way to the device, but host "
-                   "bridge pxb2 leaves 2",
+                   "numbers for all bridges below it and their bus-reserve=, "
+                   "but host bridge pxb2 leaves 2",
     }, {
         .name = "bus-numbers/other-bridge-last",
         .args = M0 NODE0 PXB_AT(1, 1) PXB_AT(2, 3) "-device pcie-root-port,"
                 "id=rp3,bus=pxb1,addr=9,chassis=3 " GPU_ON("rp1") EGM,
+        .message = EGM0 "pci-dev=dev0: host bridge 'pxb1' at bus 1 needs 3 bus "
+                   "numbers for all bridges below it and their bus-reserve=, "
+                   "but host bridge pxb2 leaves 2",
+    }, {
+        .name = "bus-numbers/reserved",
+        .args = M0 NODE0 PXB_AT(1, 1) PXB_AT(2, 4) "-device pcie-root-port,"
+                "id=rp3,bus=pxb1,addr=9,chassis=3,bus-reserve=1 " GPU_ON("rp1")
+                EGM,
+        .message = EGM0 "pci-dev=dev0: host bridge 'pxb1' at bus 1 needs 4 bus "
+                   "numbers for all bridges below it and their bus-reserve=, "
+                   "but host bridge pxb2 leaves 3",
+    }, {
+        .name = "bus-numbers/reserved-enough",
+        .args = M0 NODE0 PXB_AT(1, 1) PXB_AT(2, 5) "-device pcie-root-port,"
+                "id=rp3,bus=pxb1,addr=9,chassis=3,bus-reserve=1 " GPU_ON("rp1")
+                EGM,
         .starts = true,
     }, {
         .name = "bus-numbers/switch",
@@ -335,33 +351,33 @@ static const StartCase start_cases[] = {
                 "id=up,bus=rp1 -device xio3130-downstream,id=d0,bus=up,"
                 "chassis=3,addr=0 " GPU_ON("d0") EGM,
         .message = EGM0 "pci-dev=dev0: host bridge 'pxb1' at bus 8 needs 4 bus "
-                   "numbers for the bridges on the way to the device, but host "
-                   "bridge pxb2 leaves 3",
+                   "numbers for all bridges below it and their bus-reserve=, "
+                   "but host bridge pxb2 leaves 3",
     }, {
         .name = "bus-numbers/main",
         .args = M0 NODE0 PXB_AT(2, 1) GPU EGM,
         .message = EGM0 "pci-dev=dev0: host bridge 'pcie.0' at bus 0 needs 2 "
-                   "bus numbers for the bridges on the way to the device, but "
-                   "host bridge pxb2 leaves 1",
+                   "bus numbers for all bridges below it and their "
+                   "bus-reserve=, but host bridge pxb2 leaves 1",
     }, {
         .name = "bus-numbers/end",
         .args = M0 NODE0 "-cpu max " PXB_AT(1, 255) GPU_ON("rp1") EGM,
         .message = EGM0 "pci-dev=dev0: host bridge 'pxb1' at bus 255 needs 2 "
-                   "bus numbers for the bridges on the way to the device, but "
-                   "the ECAM window leaves 1",
+                   "bus numbers for all bridges below it and their "
+                   "bus-reserve=, but the ECAM window leaves 1",
     }, {
         .name = "bus-numbers/small-ecam",
         .machine = "virt,highmem-ecam=off",
         .args = M0 NODE0 PXB_AT(1, 15) GPU_ON("rp1") EGM,
         .message = EGM0 "pci-dev=dev0: host bridge 'pxb1' at bus 15 needs 2 "
-                   "bus numbers for the bridges on the way to the device, but "
-                   "the ECAM window leaves 1",
+                   "bus numbers for all bridges below it and their "
+                   "bus-reserve=, but the ECAM window leaves 1",
     }, {
         .name = "bus-numbers/zero",
         .args = M0 NODE0 PXB_AT(1, 0) GPU_ON("rp1") EGM,
         .message = EGM0 "pci-dev=dev0: host bridge 'pxb1' at bus 0 needs 2 bus "
-                   "numbers for the bridges on the way to the device, but host "
-                   "bridge pcie.0 leaves 0",
+                   "numbers for all bridges below it and their bus-reserve=, "
+                   "but host bridge pcie.0 leaves 0",
     }, {
         .name = "generic-initiator/same-node",
         .args = GOOD
