@@ -222,6 +222,20 @@ class Daemon(unittest.TestCase):
         return {own(egm, 'pci-dev'): {**egm, 'node': own(egm, 'node')}
                 for egm in self.ask(name, 'query-acpi-egm-memory')}
 
+    def test_node_device(self):
+        """A GPU's node device has the region of its socket; no other node device has one."""
+        found = {}
+        for name in self.virsh('nodedev-list --cap pci').split():
+            text = self.virsh(f'nodedev-dumpxml {name}')
+            if '<egm>' in text:
+                found[name] = re.search(r'<egm>\s*<path>(.*)</path>\s*'
+                                        r"<size unit='KiB'>(\d+)</size>\s*</egm>", text).groups()
+        sizes = {pxm: int(self.host.check(f'cat /sys/class/egm/egm{pxm}/egm_size'), 0)
+                 for pxm in (4, 5)}
+        self.assertEqual(found, {
+            'pci_' + re.sub('[:.]', '_', gpu): (f'/dev/egm{pxm}', str(sizes[pxm] >> 10))
+            for gpu, pxm in zip(PLATFORM.gpus, (4, 4, 5))})
+
     def test_query(self):
         """Two GPUs, two regions, two nodes; for humans as well."""
         self.create('two', 0, 2)
