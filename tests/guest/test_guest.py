@@ -311,6 +311,7 @@ class Lifecycle(Base):
         with self.guest(case, name='source') as guest:
             guest.expect('UEFI firmware')
             guest.vm.cmd('system_reset')
+            guest.expect('UEFI firmware')
             guest.boot()
             first, tables = guest.report(), guest.tables()
             self.verify(case, first, guest)

@@ -240,10 +240,11 @@ class Qemu(Qtest):
             raise
         self.pid = int(self.host.check('cat /tmp/pid'))
         # The far ends do not notice its end: they get this in place of an answer. It
-        # has no files even before somebody waits for it.
+        # has no files even before somebody waits for it. Once this writes, it also ends.
         self.watcher = self.host.check(
             f'(while [ -e /proc/{self.pid}/exe ]; do sleep 1; done; '
-            'echo gone | tee /dev/vport0p1 > /dev/vport0p2) > /dev/null 2>&1 & echo $!').strip()
+            'trap "" TERM; echo gone | tee /dev/vport0p1 > /dev/vport0p2) > /dev/null 2>&1 & '
+            'echo $!').strip()
         self.qmp = QEMUMonitorProtocol(self.sockets[1])
         self.qmp.settimeout(LIMIT)
         self.qmp.connect()
@@ -284,7 +285,7 @@ class Guest(Commands, console.Terminal):
             *args, '-bios', '/guest/uefi', '-kernel', '/guest/vmlinuz',
             '-initrd', '/guest/initrd',
             '-append', 'console=ttyAMA0 quiet loglevel=1 panic=-1 efi=debug '
-            'watchdog_thresh=60',
+            'watchdog_thresh=60 nokaslr',
             '-chardev', 'pipe,id=serial,path=/dev/vport0p3',
             '-serial', 'chardev:serial'], host.platform.kvm)
 

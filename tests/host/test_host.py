@@ -356,6 +356,7 @@ class Poisoned:
         self.host.check('echo 0xfff8000 > '
                         '/sys/module/egm_standin/parameters/poisoned')
         qemu.cmd('system_reset')
+        qemu.cmd('query-status')        # after the reset
 
     def test_reset(self):
         """The guest loses the block that the page is in."""

@@ -22,7 +22,7 @@ class Programs(HostTest):
             with self.subTest(name):
                 status, text = self.host.run(
                     'cd /tmp; QTEST_QEMU_BINARY=/bin/qemu-system-aarch64 '
-                    f'/tests/{name} --tap -k 2>&1', 1800)
+                    f'/tests/{name} --tap -k 2>&1', 3600)
                 planned, = re.findall(r'(?m)^1\.\.(\d+)$', text)
                 passed = re.findall(r'(?m)^ok \d+', text)
                 self.assertEqual((status, len(passed)), (0, int(planned)), text)

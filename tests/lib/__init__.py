@@ -8,7 +8,7 @@ TOP = pathlib.Path(__file__).resolve().parents[2]
 # The build whose QEMU is tested
 BUILD = pathlib.Path(os.environ.get('EGM_BUILD', TOP / 'build'))
 # Seconds after which a program counts as hanging, even on a busy machine
-LIMIT = 300
+LIMIT = 900
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 # The address at which the RAM of a virt machine starts

@@ -73,10 +73,11 @@ class Machine(QEMUMachine):
         """Poll CONDITION until its value is true, and return this value."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
+            alive = self.is_running()
             value = condition()
             if value:
                 return value
-            if not self.is_running():
+            if not alive:
                 raise RuntimeError(f'QEMU ended before: {what}')
             time.sleep(0.1)
         raise RuntimeError(f'no {what} after {seconds} s')

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Programs that a test runs, and that must succeed."""
+"""Programs that a test runs."""
 
+import socket
 import subprocess
+import time
+
+from egm import running
+from lib import LIMIT
 
 
 def output(*command, **keywords):
-    """Run a program; return its output on stdout.
+    """Run a program that must succeed; return its output on stdout.
 
     keywords: the same as for subprocess.run()
     Raises RuntimeError with all output if the program fails.
@@ -16,3 +21,14 @@ def output(*command, **keywords):
         raise RuntimeError(f'{command[0]}: exit status {run.returncode}\n'
                            f'{run.stdout}{run.stderr}')
     return run.stdout
+
+
+def monitor(path):
+    """The monitor of a VM that can still be starting, on a machine that can be busy."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(LIMIT)
+    end = time.monotonic() + LIMIT
+    # QEMU creates the file before it listens.
+    while connection.connect_ex(str(path)) and time.monotonic() < end:
+        time.sleep(0.05)
+    return running.Socket('QEMU', connection)

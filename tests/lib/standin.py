@@ -29,6 +29,8 @@ class Zero:
 
     def __exit__(self, *exc):
         self.directory.cleanup()
+        # A process that has opened it for a VM can end later than the VM.
+        fcntl.flock(self.device, fcntl.LOCK_EX)
         self.device.close()
 
     def retire(self, *ranges):

@@ -37,13 +37,15 @@ static void test_missing(void)
  */
 static void test_other_names(void)
 {
-    static const char *const paths[] = {
-        "/dev/egm4x/m0", "/dev/egm4/m0", "/dev/egm-4/m0", "/dev/guestram4/m0",
+    static const char *const formats[] = {
+        "/dev/egm%dx/m0", "/dev/egm%d/m0", "/dev/egm-%d/m0",
+        "/dev/guestram%d/m0",
     };
     QTestState *qts = qtest_init("-machine none");
 
-    for (int i = 0; i < ARRAY_SIZE(paths); i++) {
-        QDict *response = add_backend(qts, paths[i]);
+    for (int i = 0; i < ARRAY_SIZE(formats); i++) {
+        g_autofree char *path = g_strdup_printf(formats[i], getpid());
+        QDict *response = add_backend(qts, path);
         const char *desc = qdict_get_str(qdict_get_qdict(response, "error"),
                                          "desc");
 

@@ -15,6 +15,11 @@ FILE = 'hw/arm/virt-acpi-build.c'
 # Five places, and one that no patch touches
 LINES = ''.join(f'int {letter};\n' + '\n' * 9 for letter in 'abcde') + 'int last;\n'
 
+EMPTY_DISK = '''#!/bin/sh
+echo Filesystem 1M-blocks Used Available Capacity Mounted
+echo /dev/empty 100000 1 99999 1% /
+'''
+
 
 class Base(unittest.TestCase):
     """An assertion that fails with the output of a script."""
@@ -39,6 +44,7 @@ class Checkout(Base):
             copy = shutil.copytree if (TOP / name).is_dir() else shutil.copy
             copy(TOP / name, self.top / name)
         (self.dir / 'bin').mkdir()
+        self.stand_in(df=EMPTY_DISK)
 
     def stand_in(self, **scripts):
         """Put programs first into PATH; apt_get=TEXT stands in for apt-get."""

@@ -36,11 +36,12 @@ class Base(unittest.TestCase):
     def machine(self, *args, opened=None):
         """A VM whose only RAM is its backends; opened: how the file of fd set 7 is opened."""
         script = pathlib.Path(self.zero.directory.name) / 'qemu'
-        script.write_text(f'#!/bin/sh\nexec {BUILD}/qemu-system-aarch64 "$@" '
-                          f'9{opened or "<>"} /dev/zero\n')
+        # No descriptor of the monitor has these numbers.
+        script.write_text(f'#!/bin/bash\nexec {BUILD}/qemu-system-aarch64 "$@" '
+                          f'99{opened or "<>"} /dev/zero\n')
         script.chmod(0o755)
         return machine.Machine(
-            ['-machine', 'none', '-add-fd', 'fd=9,set=7', *args],
+            ['-machine', 'none', '-add-fd', 'fd=99,set=7', *args],
             binary=str(script), environment=self.zero.environment)
 
     def starts(self, *args, **keywords):
@@ -165,7 +166,7 @@ class Device(Base):
         """A descriptor of an ordinary file is used like a file."""
         with tempfile.NamedTemporaryFile() as file:
             args = self.backend(path=SET, size='1M')
-            self.assertEqual(self.starts(*args, opened=f'<> {file.name} 8<>'), '')
+            self.assertEqual(self.starts(*args, opened=f'<> {file.name} 98<>'), '')
             self.assertEqual(os.path.getsize(file.name), MIB)
 
 

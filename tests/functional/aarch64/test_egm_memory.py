@@ -46,7 +46,7 @@ class EgmMemory(LinuxKernelTest):
         self.vm.add_args(
             '-m', '768M', '-smp', '2,sockets=2',
             '-bios', self.build_file('pc-bios', 'edk2-aarch64-code.fd'),
-            '-append', 'console=ttyAMA0,115200 init=/bin/sh')
+            '-append', 'console=ttyAMA0,115200 quiet loglevel=1 init=/bin/sh')
         for node, size in enumerate((512, 256)):
             self.vm.add_args(
                 '-object', f'memory-backend-file,id=mem{node},size={size}M,'
