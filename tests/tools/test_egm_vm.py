@@ -1449,7 +1449,9 @@ class Opens(Case):
                 time.sleep(0.05)
             wait(monitor)
             monitor.command('quit')
-            return vm.communicate()[0], found[0], ram
+            text = vm.communicate()[0]
+            self.assertEqual(vm.returncode, 0)      # QEMU's
+            return text, found[0], ram
 
     def users(self, name):
         """The processes that have a region open."""
