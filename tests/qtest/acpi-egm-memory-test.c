@@ -37,6 +37,9 @@ static char *tmp_dir;
 #define PXB_AT(n, nr) "-device pxb-pcie,id=pxb" #n ",bus=pcie.0,bus_nr=" #nr \
                       " -device pcie-root-port,id=rp" #n ",bus=pxb" #n \
                       ",chassis=1" #n " "
+/* Another port of the first PXB_AT(), after its own */
+#define RP3(options) "-device pcie-root-port,id=rp3,bus=pxb1,addr=9," \
+                     "chassis=3" options " "
 #define GPU_ON(bus) "-device pci-testdev,id=dev0,bus=" bus " "
 #define GI(dev, node) "-object acpi-generic-initiator,id=gi" node ",pci-dev=" \
                       dev ",node=" node " "
@@ -58,6 +61,9 @@ static char *tmp_dir;
 #define ANON "-device pci-testdev "
 #define GOOD M0 NODE0 GPU EGM
 #define EGM0 "acpi-egm-memory 'egm0': "
+#define BUS_NUMBERS(bridge, bus, needed) \
+    EGM0 "pci-dev=dev0: host bridge '" bridge "' at bus " #bus " needs " \
+    #needed " bus numbers for all bridges below it and their bus-reserve=, but "
 
 static char *expand(const char *args)
 {
@@ -310,74 +316,61 @@ static const StartCase start_cases[] = {
     }, {
         .name = "bus-numbers/two",
         .args = M0 NODE0 PXB_AT(1, 1) PXB_AT(2, 2) GPU_ON("rp1") EGM,
-        .message = EGM0 "pci-dev=dev0: host bridge 'pxb1' at bus 1 needs 2 bus "
-                   "numbers for all bridges below it and their bus-reserve=, "
-                   "but host bridge pxb2 leaves 1; use other values of bus_nr=",
+        .message = BUS_NUMBERS("pxb1", 1, 2)
+                   "host bridge pxb2 leaves 1; use other values of bus_nr=",
     }, {
         .name = "bus-numbers/enough",
         .args = M0 NODE0 PXB_AT(1, 1) PXB_AT(2, 3) GPU_ON("rp1") EGM,
         .starts = true,
     }, {
         .name = "bus-numbers/other-bridge-first",
-        .args = M0 NODE0 PXB_AT(1, 1) PXB_AT(2, 3) "-device pcie-root-port,"
-                "id=rp3,bus=pxb1,addr=9,chassis=3 " GPU_ON("rp3") EGM,
-        .message = EGM0 "pci-dev=dev0: host bridge 'pxb1' at bus 1 needs 3 bus "
-                   "numbers for all bridges below it and their bus-reserve=, "
-                   "but host bridge pxb2 leaves 2",
+        .args = M0 NODE0 PXB_AT(1, 1) PXB_AT(2, 3) RP3("") GPU_ON("rp3") EGM,
+        .message = BUS_NUMBERS("pxb1", 1, 3)
+                   "host bridge pxb2 leaves 2",
     }, {
         .name = "bus-numbers/other-bridge-last",
-        .args = M0 NODE0 PXB_AT(1, 1) PXB_AT(2, 3) "-device pcie-root-port,"
-                "id=rp3,bus=pxb1,addr=9,chassis=3 " GPU_ON("rp1") EGM,
-        .message = EGM0 "pci-dev=dev0: host bridge 'pxb1' at bus 1 needs 3 bus "
-                   "numbers for all bridges below it and their bus-reserve=, "
-                   "but host bridge pxb2 leaves 2",
+        .args = M0 NODE0 PXB_AT(1, 1) PXB_AT(2, 3) RP3("") GPU_ON("rp1") EGM,
+        .message = BUS_NUMBERS("pxb1", 1, 3)
+                   "host bridge pxb2 leaves 2",
     }, {
         .name = "bus-numbers/reserved",
-        .args = M0 NODE0 PXB_AT(1, 1) PXB_AT(2, 4) "-device pcie-root-port,"
-                "id=rp3,bus=pxb1,addr=9,chassis=3,bus-reserve=1 " GPU_ON("rp1")
-                EGM,
-        .message = EGM0 "pci-dev=dev0: host bridge 'pxb1' at bus 1 needs 4 bus "
-                   "numbers for all bridges below it and their bus-reserve=, "
-                   "but host bridge pxb2 leaves 3",
+        .args = M0 NODE0 PXB_AT(1, 1) PXB_AT(2, 4) RP3(",bus-reserve=1")
+                GPU_ON("rp1") EGM,
+        .message = BUS_NUMBERS("pxb1", 1, 4)
+                   "host bridge pxb2 leaves 3",
     }, {
         .name = "bus-numbers/reserved-enough",
-        .args = M0 NODE0 PXB_AT(1, 1) PXB_AT(2, 5) "-device pcie-root-port,"
-                "id=rp3,bus=pxb1,addr=9,chassis=3,bus-reserve=1 " GPU_ON("rp1")
-                EGM,
+        .args = M0 NODE0 PXB_AT(1, 1) PXB_AT(2, 5) RP3(",bus-reserve=1")
+                GPU_ON("rp1") EGM,
         .starts = true,
     }, {
         .name = "bus-numbers/switch",
         .args = M0 NODE0 PXB_AT(1, 8) PXB_AT(2, 11) "-device x3130-upstream,"
                 "id=up,bus=rp1 -device xio3130-downstream,id=d0,bus=up,"
                 "chassis=3,addr=0 " GPU_ON("d0") EGM,
-        .message = EGM0 "pci-dev=dev0: host bridge 'pxb1' at bus 8 needs 4 bus "
-                   "numbers for all bridges below it and their bus-reserve=, "
-                   "but host bridge pxb2 leaves 3",
+        .message = BUS_NUMBERS("pxb1", 8, 4)
+                   "host bridge pxb2 leaves 3",
     }, {
         .name = "bus-numbers/main",
         .args = M0 NODE0 PXB_AT(2, 1) GPU EGM,
-        .message = EGM0 "pci-dev=dev0: host bridge 'pcie.0' at bus 0 needs 2 "
-                   "bus numbers for all bridges below it and their "
-                   "bus-reserve=, but host bridge pxb2 leaves 1",
+        .message = BUS_NUMBERS("pcie.0", 0, 2)
+                   "host bridge pxb2 leaves 1",
     }, {
         .name = "bus-numbers/end",
         .args = M0 NODE0 "-cpu max " PXB_AT(1, 255) GPU_ON("rp1") EGM,
-        .message = EGM0 "pci-dev=dev0: host bridge 'pxb1' at bus 255 needs 2 "
-                   "bus numbers for all bridges below it and their "
-                   "bus-reserve=, but the ECAM window leaves 1",
+        .message = BUS_NUMBERS("pxb1", 255, 2)
+                   "the ECAM window leaves 1",
     }, {
         .name = "bus-numbers/small-ecam",
         .machine = "virt,highmem-ecam=off",
         .args = M0 NODE0 PXB_AT(1, 15) GPU_ON("rp1") EGM,
-        .message = EGM0 "pci-dev=dev0: host bridge 'pxb1' at bus 15 needs 2 "
-                   "bus numbers for all bridges below it and their "
-                   "bus-reserve=, but the ECAM window leaves 1",
+        .message = BUS_NUMBERS("pxb1", 15, 2)
+                   "the ECAM window leaves 1",
     }, {
         .name = "bus-numbers/zero",
         .args = M0 NODE0 PXB_AT(1, 0) GPU_ON("rp1") EGM,
-        .message = EGM0 "pci-dev=dev0: host bridge 'pxb1' at bus 0 needs 2 bus "
-                   "numbers for all bridges below it and their bus-reserve=, "
-                   "but host bridge pcie.0 leaves 0",
+        .message = BUS_NUMBERS("pxb1", 0, 2)
+                   "host bridge pcie.0 leaves 0",
     }, {
         .name = "generic-initiator/same-node",
         .args = GOOD
