@@ -23,12 +23,15 @@ def output(*command, **keywords):
     return run.stdout
 
 
-def monitor(path):
-    """The monitor of a VM that can still be starting, on a machine that can be busy."""
+def monitor(path, vm):
+    """The monitor of a VM that can still be starting, on a machine that can be busy.
+
+    vm: its process
+    """
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(LIMIT)
     end = time.monotonic() + LIMIT
     # QEMU creates the file before it listens.
-    while connection.connect_ex(str(path)) and time.monotonic() < end:
+    while connection.connect_ex(str(path)) and vm.poll() is None and time.monotonic() < end:
         time.sleep(0.05)
     return running.Socket('QEMU', connection)

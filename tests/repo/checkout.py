@@ -15,9 +15,10 @@ FILE = 'hw/arm/virt-acpi-build.c'
 # Five places, and one that no patch touches
 LINES = ''.join(f'int {letter};\n' + '\n' * 9 for letter in 'abcde') + 'int last;\n'
 
-EMPTY_DISK = '''#!/bin/sh
+# df for a disk with so many MiB free
+DISK = '''#!/bin/sh
 echo Filesystem 1M-blocks Used Available Capacity Mounted
-echo /dev/empty 100000 1 99999 1% /
+echo /dev/disk 100000 1000 {} 1% /
 '''
 
 
@@ -44,7 +45,7 @@ class Checkout(Base):
             copy = shutil.copytree if (TOP / name).is_dir() else shutil.copy
             copy(TOP / name, self.top / name)
         (self.dir / 'bin').mkdir()
-        self.stand_in(df=EMPTY_DISK)
+        self.stand_in(df=DISK.format(99000))
 
     def stand_in(self, **scripts):
         """Put programs first into PATH; apt_get=TEXT stands in for apt-get."""

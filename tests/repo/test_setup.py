@@ -37,10 +37,6 @@ esac
 '''
 NO_NAME = '#!/bin/sh\n'
 NO_MIRROR = '#!/bin/sh\nexit 0\n'
-FULL_DISK = '''#!/bin/sh
-echo Filesystem 1M-blocks Used Available Capacity Mounted
-echo /dev/full 1000 990 10 99% /
-'''
 NOTHING_INSTALLED = '#!/bin/sh\nexit 1\n'
 OLD_MESON = '''#!/bin/sh
 case "$*" in
@@ -90,7 +86,7 @@ class Setup(checkout.Checkout):
 
     def test_disk_full(self):
         """A full disk is detected before anything is written."""
-        self.stand_in(df=FULL_DISK)
+        self.stand_in(df=checkout.DISK.format(10))
         self.assert_fails(['./configure', '--no-install-deps'],
                           'error: the QEMU source needs 1500 MiB in ',
                           'only 10 MiB are free')

@@ -404,7 +404,8 @@ class Findings(Case):
         self.assertEqual(str(machine_.regions[0].users[0]), 'qemu-system-aar (4712)')
         self.assertTrue(looked)
         for path in looked:
-            self.assertNotRegex(path.removeprefix(str(self.root)), r'/mnt/|/shm/x|/proc/\d+/(fd/\d|root|cwd)')
+            self.assertNotRegex(path.removeprefix(str(self.root)),
+                                r'/mnt/|/shm/x|/proc/\d+/(fd/\d|root|cwd)')
 
     def test_path_descriptor(self):
         """An O_PATH descriptor, which needs no permission, does not count, nor does a
@@ -1445,8 +1446,7 @@ class Opens(Case):
                 stderr=subprocess.STDOUT, env=environment) as vm, \
                 contextlib.ExitStack() as stack:
             stack.callback(vm.kill)
-            self.wait_for('qmp')
-            monitor = process.monitor(path)
+            monitor = process.monitor(path, vm)
             stack.callback(monitor.socket.close)
             found = monitor.command('query-acpi-egm-memory')
             ram = monitor.command('qom-get', path='/objects/m0', property='mem-path')
@@ -1717,11 +1717,8 @@ class Writes(Case):
                  'none'], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT) as vm:
             self.addCleanup(vm.kill)
-            end = time.monotonic() + machine.LIMIT
-            while not path.exists() and vm.poll() is None and time.monotonic() < end:
-                time.sleep(0.1)
             # egm-report waits for 5 seconds, in which a busy machine may not start a VM.
-            process.monitor(path).socket.close()
+            process.monitor(path, vm).socket.close()
             run = subprocess.run([TOP / 'tools/egm-report', '--qmp', path], text=True,
                                  check=False, stdout=subprocess.PIPE,
                                  stderr=subprocess.STDOUT)
@@ -1977,7 +1974,7 @@ class Examples(Case):
                 self.assertIsNone(vm.poll())
                 self.assertLess(time.monotonic(), end)
                 time.sleep(0.1)
-            monitor = process.monitor(directory / 'qmp')
+            monitor = process.monitor(directory / 'qmp', vm)
             stack.callback(monitor.socket.close)
             self.assertEqual(monitor.command('query-name'), {'name': 'left'})
             # The unit does not fail if there is nothing to stop.

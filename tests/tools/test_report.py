@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import unittest
 
 from egm import aml, guestinfo, report, running, show, smbios, tables
@@ -961,12 +960,8 @@ class Command(unittest.TestCase):
                      f'unix:{path},server=on,wait=off'], stdout=subprocess.DEVNULL,
                     pass_fds=[program]) as vm:
                 self.addCleanup(vm.kill)
-                end = time.monotonic() + machine.LIMIT
-                while not os.path.exists(path) and vm.poll() is None and \
-                        time.monotonic() < end:
-                    time.sleep(0.1)
                 # egm-report waits for 5 seconds, in which a busy machine may not start a VM.
-                process.monitor(path).socket.close()
+                process.monitor(path, vm).socket.close()
                 status, text = self.run_it('--qmp', path)
                 vm.kill()
         # It has read the memory, and found nothing there.
